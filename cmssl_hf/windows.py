@@ -1,0 +1,76 @@
+"""Cutting recordings into windows, and the reasons for which a window is not used. numpy only."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+
+#: A window is flat when a run of (nearly) equal samples covers this share of it.
+LONGEST_FLAT_SHARE = 0.5
+_FLAT_TOLERANCE = 1e-9
+
+
+def window_starts(num_samples: int, window: int, stride: int) -> range:
+    """First samples of all whole windows of `window` samples taken every `stride` samples.
+
+    Raises:
+        ValueError: if `window` or `stride` is not positive.
+    """
+    if window <= 0 or stride <= 0:
+        raise ValueError(f"`window` and `stride` must be positive numbers of samples, but are {window} and {stride}.")
+    return range(0, num_samples - window + 1, stride)
+
+
+def longest_constant_run(signal: np.ndarray) -> int:
+    """Length in samples of the longest run of equal values in a signal of shape `(samples,)`."""
+    signal = np.asarray(signal, dtype=np.float64)
+    if signal.size == 0:
+        return 0
+    tolerance = _FLAT_TOLERANCE * max(1.0, float(np.max(np.abs(signal))))
+    changes = np.flatnonzero(np.abs(np.diff(signal)) > tolerance)
+    edges = np.concatenate(([-1], changes, [signal.size - 1]))
+    return int(np.max(np.diff(edges)))
+
+
+def reason_to_drop(signal: np.ndarray) -> str | None:
+    """Why a window of shape `(samples,)` cannot be used: `"missing"` (NaN or infinite samples), `"flat"` (constant over
+    more than `LONGEST_FLAT_SHARE` of it), or `None` if it can."""
+    if signal.size == 0 or not np.isfinite(signal).all():
+        return "missing"
+    if longest_constant_run(signal) > LONGEST_FLAT_SHARE * signal.size:
+        return "flat"
+    return None
+
+
+class DropCounter(Counter):
+    """Counts windows by outcome: `"kept"` or the reason for which they were dropped."""
+
+    def usable(self, *signals: np.ndarray) -> bool:
+        """Whether all signals of one window can be used; the outcome is counted."""
+        reason = next((reason for reason in map(reason_to_drop, signals) if reason), None)
+        self[reason or "kept"] += 1
+        return reason is None
+
+    def summary(self) -> str:
+        """For example `"11,872 windows kept; dropped: 210 flat, 14 missing"`."""
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.items()) if reason != "kept")
+        return f"{self['kept']:,} windows kept; dropped: {dropped or 'none'}"
+
+
+def iter_windows(
+    signals: dict[str, np.ndarray], window: int, stride: int, counter: DropCounter
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yields `(first_sample, windows)` for each whole window in which every signal can be used.
+
+    Args:
+        signals: arrays of shape `(samples,)`, all of one length.
+        window: length in samples.
+        stride: distance in samples between windows.
+        counter: receives the outcome of every window.
+    """
+    num_samples = min(len(signal) for signal in signals.values())
+    for start in window_starts(num_samples, window, stride):
+        cut = {name: signal[start : start + window] for name, signal in signals.items()}
+        if counter.usable(*cut.values()):
+            yield start, cut
