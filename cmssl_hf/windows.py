@@ -1,12 +1,12 @@
 """Cutting recordings into windows, and the reasons for which a window is not used. numpy only."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 
-#: A window is flat when a run of (nearly) equal samples covers this share of it.
+#: A window is flat when a run of (nearly) equal samples covers more than this share of it.
 LONGEST_FLAT_SHARE = 0.5
 _FLAT_TOLERANCE = 1e-9
 
@@ -20,6 +20,17 @@ def window_starts(num_samples: int, window: int, stride: int) -> range:
     if window <= 0 or stride <= 0:
         raise ValueError(f"`window` and `stride` must be positive numbers of samples, but are {window} and {stride}.")
     return range(0, num_samples - window + 1, stride)
+
+
+def cut_windows(signal: np.ndarray, starts: Sequence[int], window: int) -> np.ndarray:
+    """Copies the windows of `window` samples that begin at `starts` out of a signal of shape `(samples,)`.
+
+    Returns:
+        Array of shape `(len(starts), window)` with the dtype of the signal.
+    """
+    if len(starts) == 0:
+        return np.empty((0, window), dtype=signal.dtype)
+    return np.lib.stride_tricks.sliding_window_view(signal, window)[np.asarray(starts)]
 
 
 def longest_constant_run(signal: np.ndarray) -> int:
@@ -46,9 +57,10 @@ def reason_to_drop(signal: np.ndarray) -> str | None:
 class DropCounter(Counter):
     """Counts windows by outcome: `"kept"` or the reason for which they were dropped."""
 
-    def usable(self, *signals: np.ndarray) -> bool:
-        """Whether all signals of one window can be used; the outcome is counted."""
-        reason = next((reason for reason in map(reason_to_drop, signals) if reason), None)
+    def usable(self, *signals: np.ndarray, label: float | np.ndarray = 0.0) -> bool:
+        """Whether all signals of one window can be used and its label is known (not NaN); the outcome is counted."""
+        reason = "unlabelled" if np.isnan(label).any() else None
+        reason = reason or next((reason for reason in map(reason_to_drop, signals) if reason), None)
         self[reason or "kept"] += 1
         return reason is None
 
@@ -56,6 +68,36 @@ class DropCounter(Counter):
         """For example `"11,872 windows kept; dropped: 210 flat, 14 missing"`."""
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.items()) if reason != "kept")
         return f"{self['kept']:,} windows kept; dropped: {dropped or 'none'}"
+
+
+def usable_windows(
+    signals: Sequence[np.ndarray],
+    starts: Sequence[int],
+    window: int,
+    counter: DropCounter,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:
+    """Which of the windows can be used: no signal is missing or flat in them and they have a label.
+
+    Args:
+        signals: arrays of shape `(samples,)`, all on one time axis.
+        starts: first sample of each window.
+        window: length in samples.
+        counter: receives the outcome of every window.
+        labels: numbers of shape `(len(starts),)` or `(len(starts), outputs)`, NaN where a window has none.
+
+    Returns:
+        Boolean mask of shape `(len(starts),)`.
+    """
+    labels = np.zeros(len(starts)) if labels is None else labels
+    return np.fromiter(
+        (
+            counter.usable(*(signal[start : start + window] for signal in signals), label=label)
+            for start, label in zip(starts, labels)
+        ),
+        dtype=bool,
+        count=len(starts),
+    )
 
 
 def iter_windows(

@@ -1,0 +1,1 @@
+"""The CM-SSL models, written the way transformers writes its own."""

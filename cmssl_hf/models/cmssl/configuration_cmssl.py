@@ -1,0 +1,230 @@
+"""Configurations of the CM-SSL tokenizer (stage 1) and encoder (stages 2 and 3)."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .signal_processing_cmssl import PASS_BANDS
+
+
+#: Published encoder sizes. The paper gives 12 layers and 16 heads for `large`; heads of 64 dimensions follow from it.
+ENCODER_SIZES: dict[str, dict[str, int]] = {
+    "small": {"hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 1024},
+    "base": {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+
+
+def _check_channels(channels: tuple[str, ...]) -> None:
+    if not channels or len(set(channels)) != len(channels) or not set(channels) <= set(PASS_BANDS):
+        raise ValueError(f"`channels` must name one or more of {sorted(PASS_BANDS)} once each, but is {channels}.")
+
+
+def _check_heads(hidden_size: int, num_attention_heads: int) -> None:
+    if hidden_size % num_attention_heads:
+        raise ValueError(
+            f"`hidden_size` ({hidden_size}) must be a multiple of the number of attention heads ({num_attention_heads})."
+        )
+
+
+@strict
+class CMSSLTokenizerConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`CMSSLTokenizerModel`]. The defaults are the published architecture; the defaults of the losses and of
+    the codebook update are those that learn on real recordings, and the published ones are named where they differ.
+
+    Args:
+        channels (`tuple[str, ...]`, *optional*, defaults to `("ecg", "ppg")`):
+            Signals that are tokenised together, in the order of the channel axis: `("ecg", "ppg")`, `("ppg",)` or `("ecg",)`.
+        sampling_rate (`int`, *optional*, defaults to 125):
+            Rate of the input in Hz.
+        patch_size (`int`, *optional*, defaults to 125):
+            Samples per patch and channel; one code is given to each patch.
+        hidden_size (`int`, *optional*, defaults to 128):
+            Width of both transformers.
+        num_hidden_layers (`int`, *optional*, defaults to 10):
+            Layers of the encoder.
+        num_attention_heads (`int`, *optional*, defaults to 8):
+            Heads of the encoder.
+        intermediate_size (`int`, *optional*, defaults to 512):
+            Width of the feed-forward blocks of both transformers.
+        num_decoder_layers (`int`, *optional*, defaults to 2):
+            Layers of the decoder.
+        num_decoder_attention_heads (`int`, *optional*, defaults to 4):
+            Heads of the decoder.
+        decoder_mlp_size (`int`, *optional*, defaults to 512):
+            Width of the two hidden layers between the decoder and the samples.
+        codebook_size (`int`, *optional*, defaults to 8192):
+            Number of codes.
+        codebook_dim (`int`, *optional*, defaults to 128):
+            Dimension of the codes, which are unit vectors.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`):
+            Activation function.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout after attention, after the activation and after the feed-forward block.
+        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout of the attention weights.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the layer norms.
+        initializer_range (`float`, *optional*, defaults to 0.05):
+            Standard deviation of the initial weights.
+        reconstruction_objective (`"mse"` or `"l1"`, *optional*, defaults to `"mse"`):
+            Error between signal and reconstruction. The published code uses `"l1"`, under which the ECG, near its median
+            most of the time, is not learnt.
+        channel_loss_weights (`tuple[float, ...]`, *optional*):
+            Weight of each channel's reconstruction error in the loss; 1 for each by default.
+        commitment_weight (`float`, *optional*, defaults to 0.25):
+            Weight of the squared distance between the encoder's output and its code.
+        ema_decay (`float`, *optional*, defaults to 0.97):
+            Decay of the moving averages that the codebook follows (published: 0.99).
+    """
+
+    model_type = "cmssl_tokenizer"
+
+    channels: list[str] | tuple[str, ...] = ("ecg", "ppg")
+    sampling_rate: int = 125
+    patch_size: int = 125
+    hidden_size: int = 128
+    num_hidden_layers: int = 10
+    num_attention_heads: int = 8
+    intermediate_size: int = 512
+    num_decoder_layers: int = 2
+    num_decoder_attention_heads: int = 4
+    decoder_mlp_size: int = 512
+    codebook_size: int = 8192
+    codebook_dim: int = 128
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.05
+    reconstruction_objective: Literal["mse", "l1"] = "mse"
+    channel_loss_weights: list[float] | tuple[float, ...] | None = None
+    commitment_weight: float | int = 0.25
+    ema_decay: float = 0.97
+
+    def __post_init__(self, **kwargs):
+        self.channels = tuple(self.channels)
+        if self.channel_loss_weights is None:
+            self.channel_loss_weights = (1.0,) * len(self.channels)
+        self.channel_loss_weights = tuple(float(weight) for weight in self.channel_loss_weights)
+        super().__post_init__(**kwargs)
+
+    def validate_consistency(self):
+        """Part of the `@strict` validation: the fields must fit each other."""
+        _check_channels(self.channels)
+        _check_heads(self.hidden_size, self.num_attention_heads)
+        _check_heads(self.hidden_size, self.num_decoder_attention_heads)
+        if len(self.channel_loss_weights) != len(self.channels):
+            raise ValueError(
+                f"`channel_loss_weights` must hold one weight per channel {self.channels}, but is"
+                f" {self.channel_loss_weights}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        # transformers takes every class with "Tokenizer" in its name for a text tokenizer and writes a (slow, fast) pair
+        # of classes into `auto_map`, which its own loader of remote models then cannot read.
+        if "auto_map" in output:
+            output["auto_map"] = {
+                auto_class: name[0] if isinstance(name, (list, tuple)) else name
+                for auto_class, name in output["auto_map"].items()
+            }
+        return output
+
+
+@strict
+class CMSSLEncoderConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`CMSSLEncoderModel`] and of the models with a head on it. The defaults are the published small size;
+    [`CMSSLEncoderConfig.from_size`] gives the others.
+
+    Args:
+        channels (`tuple[str, ...]`, *optional*, defaults to `("ppg",)`):
+            Signals that the encoder reads, in the order of the channel axis; one in all published models.
+        sampling_rate (`int`, *optional*, defaults to 125):
+            Rate of the input in Hz.
+        patch_size (`int`, *optional*, defaults to 125):
+            Samples per patch and channel.
+        hidden_size (`int`, *optional*, defaults to 256):
+            Width of the transformer.
+        num_hidden_layers (`int`, *optional*, defaults to 12):
+            Number of layers.
+        num_attention_heads (`int`, *optional*, defaults to 4):
+            Heads of each layer.
+        intermediate_size (`int`, *optional*, defaults to 1024):
+            Width of the feed-forward blocks.
+        codebook_size (`int`, *optional*, defaults to 8192):
+            Number of codes that [`CMSSLEncoderForPreTraining`] chooses from.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`):
+            Activation function.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout after attention, after the activation and after the feed-forward block (published: 0.3).
+        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout of the attention weights (published: 0.3).
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            Stochastic depth: probability with which the last layer is skipped for a window; it grows linearly with depth.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the layer norms.
+        initializer_range (`float`, *optional*, defaults to 0.03):
+            Standard deviation of the initial weights.
+        classifier_head (`"mlp"` or `"linear"`, *optional*, defaults to `"mlp"`):
+            Head of [`CMSSLEncoderForSequenceClassification`]. `"mlp"` is the published `Linear(E, E/2) -> GELU -> Linear`,
+            which the published code uses for "linear probing" too; `"linear"` is one linear layer.
+        regression_loss (`"mse"` or `"huber"`, *optional*, defaults to `"mse"`):
+            Loss on the standardised labels when `problem_type="regression"`.
+        label_mean (`tuple[float, ...]`, *optional*):
+            Mean of each regression label over the training set, in physical units.
+        label_std (`tuple[float, ...]`, *optional*):
+            Standard deviation of each regression label over the training set, in physical units.
+        label_unit (`str`, *optional*):
+            Unit of the regression labels, e.g. `"bpm"` or `"mmHg"`.
+    """
+
+    model_type = "cmssl_encoder"
+
+    channels: list[str] | tuple[str, ...] = ("ppg",)
+    sampling_rate: int = 125
+    patch_size: int = 125
+    hidden_size: int = 256
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 4
+    intermediate_size: int = 1024
+    codebook_size: int = 8192
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    drop_path_rate: float | int = 0.0
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.03
+    classifier_head: Literal["mlp", "linear"] = "mlp"
+    regression_loss: Literal["mse", "huber"] = "mse"
+    label_mean: list[float] | tuple[float, ...] | None = None
+    label_std: list[float] | tuple[float, ...] | None = None
+    label_unit: str | None = None
+
+    def __post_init__(self, **kwargs):
+        self.channels = tuple(self.channels)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_size(cls, size: str, **kwargs) -> "CMSSLEncoderConfig":
+        """Configuration of a published size: `"small"` (256), `"base"` (512) or `"large"` (1024); `kwargs` override."""
+        if size not in ENCODER_SIZES:
+            raise ValueError(f"Unknown encoder size {size!r}; the published ones are {sorted(ENCODER_SIZES)}.")
+        return cls(**{**ENCODER_SIZES[size], **kwargs})
+
+    def validate_consistency(self):
+        """Part of the `@strict` validation: the fields must fit each other."""
+        _check_channels(self.channels)
+        _check_heads(self.hidden_size, self.num_attention_heads)
+        for name in ("label_mean", "label_std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.num_labels:
+                raise ValueError(f"`{name}` must hold one value per label ({self.num_labels}), but is {values}.")
+        if self.label_std is not None and not all(value > 0 for value in self.label_std):
+            raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")
+
+
+__all__ = ["ENCODER_SIZES", "CMSSLEncoderConfig", "CMSSLTokenizerConfig"]

@@ -1,0 +1,252 @@
+"""CM-SSL encoder: one signal to the codes of a tokenizer (stage 2) or to labels (stage 3)."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+)
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_cmssl import CMSSLEncoderConfig
+from .modeling_cmssl_layers import (
+    CMSSLAttention,
+    CMSSLLayer,
+    patch_attention_mask,
+    patch_signals,
+    sinusoidal_positions,
+)
+
+
+class CMSSLEncoderPreTrainedModel(PreTrainedModel):
+    """The abilities that transformers asks a model about."""
+
+    config_class = CMSSLEncoderConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_values"
+    input_modalities = ("time",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CMSSLLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": CMSSLLayer, "attentions": CMSSLAttention}
+
+
+class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
+    """Encoder of a single signal, without a head."""
+
+    def __init__(self, config: CMSSLEncoderConfig):
+        super().__init__(config)
+        self.patch_projection = nn.Linear(len(config.channels) * config.patch_size, config.hidden_size)
+        # Published stochastic depth grows linearly from the first layer to the last.
+        last = max(config.num_hidden_layers - 1, 1)
+        self.layers = nn.ModuleList(
+            CMSSLLayer(config, config.num_attention_heads, config.drop_path_rate * index / last)
+            for index in range(config.num_hidden_layers)
+        )
+        self.post_init()
+
+    @capture_outputs
+    def forward(
+        self,
+        input_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch, channels, samples)`):
+                Signals in the order of `config.channels` as [`CMSSLFeatureExtractor`] returns them; whole patches.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*):
+                1 for real samples, 0 for padding.
+
+        Returns:
+            `last_hidden_state` of shape `(batch, num_patches, hidden_size)` and `pooler_output` of shape
+            `(batch, hidden_size)`, its mean over real patches.
+        """
+        signals, real = input_values.to(self.dtype), None
+        if attention_mask is not None:
+            signals = signals * attention_mask[:, None].to(signals.dtype)
+            real = patch_attention_mask(attention_mask, self.config.patch_size)
+        patches = patch_signals(signals, self.config.patch_size, len(self.config.channels))
+        hidden_states = self.patch_projection(patches)
+        positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
+        hidden_states = hidden_states + positions.to(hidden_states.dtype)
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, mask, **kwargs)
+        if real is None:
+            pooled = hidden_states.mean(1)
+        else:
+            weights = real.to(hidden_states.dtype)[..., None]
+            pooled = (hidden_states * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
+    """Encoder that names, for each patch of its signal, the code a joint tokenizer gave it (stage 2)."""
+
+    def __init__(self, config: CMSSLEncoderConfig):
+        super().__init__(config)
+        self.encoder = CMSSLEncoderModel(config)
+        self.code_head = nn.Linear(config.hidden_size, config.codebook_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaskedLMOutput:
+        r"""
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch, channels, samples)`):
+                Signals in the order of `config.channels`; whole patches.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*):
+                1 for real samples, 0 for padding.
+            labels (`torch.LongTensor` of shape `(batch, num_patches)`, *optional*):
+                Codes of the frozen tokenizer; -100 is ignored.
+
+        Returns:
+            `logits` of shape `(batch, num_patches, codebook_size)`, and the cross-entropy as `loss` if labels are given.
+        """
+        outputs = self.encoder(input_values, attention_mask, **kwargs)
+        logits = self.code_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class CMSSLClassificationHead(nn.Module):
+    """Pooled features `(batch, hidden_size)` to `(batch, num_labels)`."""
+
+    def __init__(self, config: CMSSLEncoderConfig):
+        super().__init__()
+        self.dense = None
+        input_size = config.hidden_size
+        if config.classifier_head == "mlp":
+            self.dense = nn.Linear(config.hidden_size, config.hidden_size // 2)
+            self.activation = ACT2FN["gelu"]
+            input_size = config.hidden_size // 2
+        self.out_proj = nn.Linear(input_size, config.num_labels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if self.dense is not None:
+            features = self.activation(self.dense(features))
+        return self.out_proj(features)
+
+
+class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
+    """
+    Encoder with a head on the mean over patches (stage 3): regression with one or several outputs, multi-class or
+    multi-label classification, by `config.problem_type`.
+
+    Regression is learnt on standardised labels; `config.label_mean` and `config.label_std` turn the outputs back, so that
+    logits and labels are both in physical units (bpm, mmHg).
+    """
+
+    def __init__(self, config: CMSSLEncoderConfig):
+        super().__init__(config)
+        self.encoder = CMSSLEncoderModel(config)
+        self.classifier = CMSSLClassificationHead(config)
+        self._encoder_frozen = False
+        self.post_init()
+
+    def freeze_encoder(self) -> None:
+        """Linear probing: only the head is trained, and the encoder stays in evaluation mode, without dropout."""
+        self._encoder_frozen = True
+        self.encoder.requires_grad_(False)
+        self.encoder.eval()
+
+    def train(self, mode: bool = True) -> "CMSSLEncoderForSequenceClassification":
+        super().train(mode)
+        if self._encoder_frozen:
+            self.encoder.eval()
+        return self
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        r"""
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch, channels, samples)`):
+                Signals in the order of `config.channels`; whole patches.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*):
+                1 for real samples, 0 for padding.
+            labels (`torch.Tensor`, *optional*):
+                Regression: `(batch,)` or `(batch, num_labels)` in physical units. Multi-class: class indices `(batch,)`.
+                Multi-label: multi-hot `(batch, num_labels)`.
+
+        Returns:
+            `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units.
+        """
+        outputs = self.encoder(input_values, attention_mask, **kwargs)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self._loss(logits.float(), labels)
+        return SequenceClassifierOutput(
+            loss=loss,
+            logits=self._to_physical_units(logits),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _problem_type(self, labels: torch.Tensor) -> str:
+        """`config.problem_type`, or what transformers infers from the labels where it is not set."""
+        if self.config.problem_type is not None:
+            return self.config.problem_type
+        if self.config.num_labels == 1:
+            return "regression"
+        return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        problem_type = self._problem_type(labels)
+        if problem_type == "single_label_classification":
+            return nn.functional.cross_entropy(logits, labels.view(-1))
+        labels = labels.to(logits.dtype).view_as(logits)
+        if problem_type == "multi_label_classification":
+            return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        labels = (labels - self._label_mean(logits)) / self._label_std(logits)
+        if self.config.regression_loss == "huber":
+            return nn.functional.huber_loss(logits, labels)
+        return nn.functional.mse_loss(logits, labels)
+
+    def _label_mean(self, like: torch.Tensor) -> torch.Tensor:
+        return like.new_tensor(self.config.label_mean or [0.0] * self.config.num_labels)
+
+    def _label_std(self, like: torch.Tensor) -> torch.Tensor:
+        return like.new_tensor(self.config.label_std or [1.0] * self.config.num_labels)
+
+    def _to_physical_units(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.config.label_mean is None and self.config.label_std is None:
+            return logits
+        # 1 bpm at 150 bpm is already below the resolution of bfloat16.
+        logits = logits.float()
+        return logits * self._label_std(logits) + self._label_mean(logits)
+
+
+__all__ = [
+    "CMSSLEncoderForPreTraining",
+    "CMSSLEncoderForSequenceClassification",
+    "CMSSLEncoderModel",
+    "CMSSLEncoderPreTrainedModel",
+]
