@@ -1,0 +1,1 @@
+"""Finding builders and turning their rows into model inputs."""

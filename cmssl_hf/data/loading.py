@@ -1,0 +1,130 @@
+"""Finding a dataset builder by name and loading what it prepares."""
+
+import ast
+import hashlib
+import importlib
+import os
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+import cmssl_hf
+from cmssl_hf.dataset_builder import SignalDatasetBuilder
+
+
+_BUILDERS = "cmssl_hf.dataset_builders"
+
+
+def dataset_names() -> list[str]:
+    """Names of the datasets that `load_dataset` knows."""
+    package = importlib.import_module(_BUILDERS)
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
+
+
+def load_dataset(
+    name: str,
+    config_name: str | None = None,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    split: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    num_proc: int | None = None,
+    streaming: bool = False,
+    **builder_kwargs: Any,
+) -> datasets.DatasetDict | datasets.Dataset | datasets.IterableDatasetDict | datasets.IterableDataset:
+    """Loads a dataset, preparing it first where the cache does not hold it yet.
+
+    The cache is keyed by the code that prepares the data, by the options and by the names, sizes and times of the files in
+    `data_dir`, so a change in any of them prepares the dataset anew.
+
+    Args:
+        name: one of `dataset_names()`.
+        config_name: configuration of the builder; its default one if left out.
+        data_dir: folder with the release. Without it the release is downloaded where that is possible.
+        split: `"train"`, `"validation"`, `"test"` or an expression such as `"train[:100]"`; all splits if left out.
+        cache_dir: folder of the prepared data; the one of `datasets` if left out.
+        num_proc: number of processes that prepare the data.
+        streaming: reads the recordings while iterating and caches nothing.
+        builder_kwargs: options of the builder's configuration, such as `window_seconds=32`.
+
+    Returns:
+        All splits as a `DatasetDict`, or the `Dataset` of `split`; their iterable forms if `streaming`.
+
+    Raises:
+        ValueError: if there is no such dataset or configuration, or `data_dir` is not its release.
+        FileNotFoundError: if `data_dir` does not exist.
+    """
+    builder = load_dataset_builder(name, config_name, data_dir=data_dir, cache_dir=cache_dir, **builder_kwargs)
+    if streaming:
+        return builder.as_streaming_dataset(split=split)
+    builder.download_and_prepare(num_proc=num_proc)
+    return builder.as_dataset(split=split)
+
+
+def load_dataset_builder(
+    name: str,
+    config_name: str | None = None,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    **builder_kwargs: Any,
+) -> SignalDatasetBuilder:
+    """The builder that `load_dataset` uses, with the same arguments: its `info` describes the dataset, and after
+    preparation its `preparation_report` says what was left out."""
+    names = dataset_names()
+    if name not in names:
+        raise ValueError(f"There is no dataset {name!r}; the datasets are {', '.join(names)}.")
+    module = importlib.import_module(f"{_BUILDERS}.{name}.{name}")
+    builder_class = next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, SignalDatasetBuilder) and value.__module__ == module.__name__
+    )
+    if data_dir is not None:
+        data_dir = str(Path(data_dir).expanduser().resolve())
+    return builder_class(
+        config_name=config_name,
+        data_dir=data_dir,
+        cache_dir=str(cache_dir) if cache_dir is not None else None,
+        hash=_fingerprint(Path(module.__file__), data_dir),
+        **builder_kwargs,
+    )
+
+
+def _fingerprint(builder_file: Path, data_dir: str | None) -> str:
+    """Hash of the builder's code, of the modules of this package that it imports, and of the listing of `data_dir`."""
+    digest = hashlib.sha256()
+    for path in sorted(_sources(builder_file)):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    for folder, subfolders, files in os.walk(data_dir or ""):
+        subfolders.sort()
+        for file in sorted(files):
+            path = os.path.join(folder, file)
+            if not os.path.exists(path):  # a link to nowhere, which no builder can read either
+                continue
+            status = os.stat(path)
+            digest.update(f"{os.path.relpath(path, data_dir)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sources(builder_file: Path) -> set[Path]:
+    package_folder = Path(cmssl_hf.__path__[0])
+    sources, pending = set(), set(builder_file.parent.glob("*.py"))
+    while pending:
+        path = pending.pop()
+        sources.add(path)
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == cmssl_hf.__name__:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.startswith(f"{cmssl_hf.__name__}.")]
+            else:
+                continue
+            for name in names:
+                imported = package_folder.joinpath(*name.split(".")[1:]).with_suffix(".py")
+                if imported.is_file() and imported not in sources:
+                    pending.add(imported)
+    return sources

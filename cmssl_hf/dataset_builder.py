@@ -1,0 +1,354 @@
+"""What the dataset builders share: configurations, columns, splits, Arrow tables, and an account of what was left out.
+
+A builder lists its recordings per split and turns one recording into Arrow tables; everything else is here:
+
+    class MyData(SignalDatasetBuilder):
+        BUILDER_CONFIG_CLASS = WindowedConfig
+        BUILDER_CONFIGS = [WindowedConfig(name="pairs")]
+        TITLE = "My data 1.0"
+        EXPECTED = "files named `subject*.npz`"
+        HOW_TO_GET = "Download it from https://example.org."
+
+        def _info(self):
+            return datasets.DatasetInfo(features=pair_features())
+
+        def _list_records(self, dl_manager):
+            folder = self.release_folder(dl_manager)
+            records = {path.stem: [str(path)] for path in sorted(folder.glob("subject*.npz"))}
+            if not records:
+                raise self.not_the_release(folder)
+            return self.config.divide(records)
+
+        def _record_tables(self, record, counter):
+            with damaged_if_unreadable(record):
+                file = np.load(record)
+            ...
+            yield self.to_table(ecg=ecg[kept], ppg=ppg[kept], sampling_rate=125.0, ...)
+"""
+
+import abc
+import contextlib
+import json
+import logging
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from cmssl_hf.splits import SPLITS, split_subjects
+from cmssl_hf.windows import DropCounter
+
+
+logger = logging.getLogger(__name__)
+
+REPORT_FILE = "preparation_report.json"
+
+
+def pair_features(**extra: Any) -> datasets.Features:
+    """Columns of synchronous ECG and PPG windows: each signal in the unit of the release, `start_time` in seconds."""
+    return datasets.Features(
+        ecg=datasets.Sequence(datasets.Value("float32")),
+        ppg=datasets.Sequence(datasets.Value("float32")),
+        **_provenance_features(),
+        **extra,
+    )
+
+
+def labelled_features(label: Any, **extra: Any) -> datasets.Features:
+    """Columns of one signal with a label: `datasets.Value("float32")`, a `ClassLabel`, or a sequence of float32."""
+    return datasets.Features(
+        signal=datasets.Sequence(datasets.Value("float32")),
+        **_provenance_features(),
+        label=label,
+        **extra,
+    )
+
+
+def _provenance_features() -> dict[str, Any]:
+    return {
+        "sampling_rate": datasets.Value("float64"),
+        "subject_id": datasets.Value("string"),
+        "record_id": datasets.Value("string"),
+        "start_time": datasets.Value("float64"),
+    }
+
+
+class DamagedRecordError(ValueError):
+    """A file or recording that cannot be read; the message names it."""
+
+
+@contextlib.contextmanager
+def damaged_if_unreadable(path: str | Path) -> Iterator[None]:
+    """Turns whatever a parser raises inside the block into a `DamagedRecordError` that names `path`."""
+    try:
+        yield
+    except DamagedRecordError:
+        raise
+    # Parsers of damaged files raise almost anything: IndexError, struct.error, UnicodeDecodeError, zlib.error...
+    except Exception as error:
+        raise DamagedRecordError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+@dataclass
+class SignalBuilderConfig(datasets.BuilderConfig):
+    """Options of every builder.
+
+    Args:
+        max_damaged_share: share of all recordings that may be unreadable. Those are named, skipped and counted; beyond the
+            share, and at once where it is 0, preparation stops with an error.
+    """
+
+    max_damaged_share: float = 0.0
+
+
+@dataclass
+class SubjectSplitConfig(SignalBuilderConfig):
+    """Options of builders whose release has no split of its own.
+
+    Args:
+        split_seed: seed of the shuffle of subjects; 42 is the published one.
+        fold: test fold of a subject-wise cross-validation; `None` is the published 80/10/10 split.
+        num_folds: number of folds of the cross-validation.
+    """
+
+    split_seed: int = 42
+    fold: int | None = None
+    num_folds: int = 5
+
+    def divide(
+        self, records: Mapping[Hashable, Sequence], subjects: Sequence[Hashable] | None = None
+    ) -> dict[str, list]:
+        """Assigns the recordings of each subject to train, validation or test, in the order in which they are given.
+
+        Args:
+            records: the recordings of each subject.
+            subjects: all subjects of the release where `records` may hold fewer, so that a subject's split does not
+                depend on which others are present.
+        """
+        split = split_subjects(
+            list(subjects or records), seed=self.split_seed, fold=self.fold, num_folds=self.num_folds
+        )
+        split_of = {subject: name for name, members in split.items() for subject in members}
+        divided = {name: [] for name in SPLITS}
+        for subject, members in records.items():
+            divided[split_of[subject]].extend(members)
+        return divided
+
+
+@dataclass
+class WindowedConfig(SubjectSplitConfig):
+    """Options of builders that cut recordings into windows.
+
+    Args:
+        window_seconds: length of a window.
+        stride_seconds: distance between the starts of two windows.
+    """
+
+    window_seconds: float = 10.0
+    stride_seconds: float = 10.0
+
+    def window_and_stride(self, sampling_rate: float) -> tuple[int, int]:
+        """Length and stride of the windows in samples.
+
+        Raises:
+            ValueError: if either is shorter than one sample.
+        """
+        window = round(self.window_seconds * sampling_rate)
+        stride = round(self.stride_seconds * sampling_rate)
+        if window < 1 or stride < 1:
+            raise ValueError(
+                f"`window_seconds` and `stride_seconds` must be positive, but are {self.window_seconds} and"
+                f" {self.stride_seconds} at {sampling_rate} Hz."
+            )
+        return window, stride
+
+
+@dataclass
+class _SplitCounts:
+    windows: DropCounter = field(default_factory=DropCounter)
+    damaged_records: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Mapping[str, Mapping]) -> None:
+        self.windows.update(other["windows"])
+        self.damaged_records.update(other["damaged_records"])
+
+    def to_dict(self) -> dict[str, dict]:
+        return {"windows": dict(self.windows), "damaged_records": self.damaged_records}
+
+
+class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
+    """Base of all builders.
+
+    Subclasses set `TITLE`, `EXPECTED`, `HOW_TO_GET` and, where the release is one archive that anyone may download,
+    `DOWNLOAD_URL`; they implement `_info`, `_list_records` and `_record_tables`. A recording is anything that can be pickled
+    and whose text names it in messages, typically a path. `num_proc` and streaming divide the list of recordings.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    TITLE: str
+    EXPECTED: str
+    HOW_TO_GET: str
+    DOWNLOAD_URL: str | None = None
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._counts = _SplitCounts()
+        self._report = {"splits": {}, "skipped_records": {}}
+        self._num_records = 0
+
+    @abc.abstractmethod
+    def _list_records(self, dl_manager: datasets.DownloadManager) -> dict[str, list]:
+        """The recordings of each split; a split without recordings is left out of the dataset."""
+
+    @abc.abstractmethod
+    def _record_tables(self, record: Any, counter: DropCounter) -> Iterator[pa.Table]:
+        """The rows of one recording, as one table or several.
+
+        Raises:
+            DamagedRecordError: if the recording cannot be read.
+        """
+
+    def release_folder(self, dl_manager: datasets.DownloadManager) -> Path:
+        """The folder with the release: `data_dir`, else the downloaded archive.
+
+        Raises:
+            FileNotFoundError: if `data_dir` does not exist or is not a folder.
+            ValueError: if it is empty, or if there is none and the release cannot be downloaded.
+        """
+        if self.config.data_dir is None:
+            if self.DOWNLOAD_URL is None:
+                raise ValueError(f"`data_dir` is needed for {self.TITLE}. {self.HOW_TO_GET}")
+            # An archive is read from disk after download when streaming too: its members are not rows.
+            config = datasets.DownloadConfig(cache_dir=self._cache_downloaded_dir)
+            manager = datasets.DownloadManager(dataset_name=self.name, download_config=config)
+            return Path((manager if dl_manager.is_streaming else dl_manager).download_and_extract(self.DOWNLOAD_URL))
+        folder = Path(self.config.data_dir).expanduser()
+        if not folder.is_dir():
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise FileNotFoundError(f"`data_dir` {folder} {problem}. {self._what_would_be_right()}")
+        if not any(folder.iterdir()):
+            raise ValueError(f"`data_dir` {folder} is empty. {self._what_would_be_right()}")
+        return folder
+
+    def not_the_release(self, folder: Path, problem: str | None = None) -> ValueError:
+        """The error to raise when `folder` does not hold what the builder reads."""
+        reason = f"`data_dir` {folder} is not {self.TITLE}{f': {problem}' if problem else ''}."
+        return ValueError(f"{reason} {self._what_would_be_right()}")
+
+    def _what_would_be_right(self) -> str:
+        return f"Expected: {self.EXPECTED}. {self.HOW_TO_GET}"
+
+    def skip_record(self, record: str, reason: str) -> None:
+        """Notes a recording that `_list_records` leaves out because it holds nothing that the builder reads."""
+        logger.info("%s: %s skipped: %s", self.name, record, reason)
+        self._report["skipped_records"][record] = reason
+
+    @property
+    def preparation_report(self) -> dict[str, dict]:
+        """What was kept and left out when the dataset was prepared, read from beside the prepared data.
+
+        Returns:
+            `{"splits": {split: {"windows": {"kept": 9000, "flat": 12, ...}, "damaged_records": {record: problem}}},
+            "skipped_records": {record: reason}}`.
+        """
+        return json.loads((Path(self.cache_dir) / REPORT_FILE).read_text())
+
+    def to_table(self, **columns: Any) -> pa.Table:
+        """Makes a table with the builder's features.
+
+        Args:
+            columns: for each column an array with one entry per row, or one scalar (or `None`) for all rows. Lists are
+                given as an array of shape `(rows, samples)` or as a sequence of one-dimensional arrays.
+        """
+        schema = self.info.features.arrow_schema
+        num_rows = max(len(values) for values in columns.values() if _is_column(values))
+        arrays = [_to_arrow(columns[field.name], field.type, num_rows) for field in schema]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _split_generators(self, dl_manager):
+        records = self._list_records(dl_manager)
+        self._num_records = sum(map(len, records.values()))
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"records": records[split]})
+            for split in SPLITS
+            if records.get(split)
+        ]
+
+    def _generate_tables(self, records):
+        key = 0
+        for record in records:
+            try:
+                for table in self._record_tables(record, self._counts.windows):
+                    if len(table):
+                        yield key, table
+                        key += 1
+            except DamagedRecordError as error:
+                if self.config.max_damaged_share <= 0:
+                    raise
+                logger.warning("%s: skipped: %s", self.name, error)
+                self._counts.damaged_records[str(record)] = str(error)
+                self._check_damaged_share(self._counts.damaged_records)
+
+    def _check_damaged_share(self, damaged_records: Mapping[str, str]) -> None:
+        if len(damaged_records) > self.config.max_damaged_share * self._num_records:
+            raise ValueError(
+                f"{len(damaged_records)} of {self._num_records} recordings of {self.TITLE} are damaged, more than"
+                f" `max_damaged_share={self.config.max_damaged_share}` allows. The last one: {[*damaged_records.values()][-1]}"
+            )
+
+    def _prepare_split(self, split_generator, **kwargs):
+        super()._prepare_split(split_generator, **kwargs)
+        counts = _SplitCounts()
+        for path in sorted(Path(self._output_dir).glob("counts-*.json")):
+            counts.add(json.loads(path.read_text()))
+            path.unlink()
+        logger.info("%s/%s, %s: %s", self.name, self.config.name, split_generator.name, counts.windows.summary())
+        if split_generator.split_info.num_examples == 0:
+            raise ValueError(
+                f"The {split_generator.name} split of {self.TITLE} would be empty: {counts.windows.summary()};"
+                f" {len(counts.damaged_records)} damaged recordings."
+            )
+        self._report["splits"][split_generator.name] = counts.to_dict()
+        damaged_records = {}
+        for split in self._report["splits"].values():
+            damaged_records.update(split["damaged_records"])
+        self._check_damaged_share(damaged_records)
+        (Path(self._output_dir) / REPORT_FILE).write_text(json.dumps(self._report, indent=2))
+
+    def _prepare_split_single(self, gen_kwargs, fpath, file_format, max_shard_size, job_id):
+        # With `num_proc` this runs in other processes, whose counts come back through files.
+        self._counts = _SplitCounts()
+        try:
+            yield from super()._prepare_split_single(
+                gen_kwargs=gen_kwargs,
+                fpath=fpath,
+                file_format=file_format,
+                max_shard_size=max_shard_size,
+                job_id=job_id,
+            )
+        except datasets.exceptions.DatasetGenerationError as error:
+            # Our own errors say what is wrong with which file; "an error occurred" would hide that.
+            if isinstance(error.__cause__, ValueError):
+                raise error.__cause__ from error.__cause__.__cause__
+            raise
+        (Path(self._output_dir) / f"counts-{job_id:05d}.json").write_text(json.dumps(self._counts.to_dict()))
+
+
+def _is_column(values: Any) -> bool:
+    return not isinstance(values, str) and hasattr(values, "__len__")
+
+
+def _to_arrow(values: Any, arrow_type: pa.DataType, num_rows: int) -> pa.Array:
+    if not _is_column(values):
+        return pa.repeat(pa.scalar(values, arrow_type), num_rows)
+    if not pa.types.is_list(arrow_type):
+        return pa.array(values, arrow_type)
+    value_type = arrow_type.value_type.to_pandas_dtype()
+    offsets = np.zeros(len(values) + 1, dtype=np.int32)
+    np.cumsum([len(row) for row in values], out=offsets[1:])
+    flat = np.ravel(values) if isinstance(values, np.ndarray) else np.concatenate(values)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(value_type, copy=False)))

@@ -1,0 +1,221 @@
+"""BIDMC PPG and Respiration Dataset 1.0.0: 53 intensive-care recordings of 8 minutes with ECG, PPG and breaths."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import wfdb
+
+from cmssl_hf.dataset_builder import (
+    DamagedRecordError,
+    SignalDatasetBuilder,
+    WindowedConfig,
+    damaged_if_unreadable,
+    labelled_features,
+    pair_features,
+)
+from cmssl_hf.windows import cut_windows, usable_windows, window_starts
+
+
+_CITATION = """\
+@article{pimentel2016robust,
+  title = {Toward a Robust Estimation of Respiratory Rate From Pulse Oximeters},
+  author = {Pimentel, Marco A. F. and Johnson, Alistair E. W. and Charlton, Peter H. and Birrenkott, Drew and
+            Watkinson, Peter J. and Tarassenko, Lionel and Clifton, David A.},
+  journal = {IEEE Transactions on Biomedical Engineering},
+  volume = {64}, number = {8}, pages = {1914--1923}, year = {2017}, doi = {10.1109/TBME.2016.2613124}
+}
+"""
+
+SAMPLING_RATE = 125
+CHANNELS = {"ecg": "II", "ppg": "PLETH"}
+
+
+@dataclass
+class BidmcConfig(WindowedConfig):
+    """Options of `bidmc`, beside those of `WindowedConfig`.
+
+    Args:
+        modality: signal of the labelled rows, `"ppg"` (PLETH) or `"ecg"` (lead II).
+        annotator: whose breaths label the `rr` configuration, 1 or 2.
+        rr_label: `"count"` is the published label, breaths in the window times `60 / window_seconds`: in steps of 6/min
+            with 10 s. `"interval"` is 60 over the mean time between the breaths in the window, and needs two of them.
+    """
+
+    stride_seconds: float = 2.0
+    modality: str = "ppg"
+    annotator: int = 1
+    rr_label: str = "count"
+
+
+class Bidmc(SignalDatasetBuilder):
+    """Reads the WFDB form of the release or, in a folder without it, the CSV form."""
+
+    BUILDER_CONFIG_CLASS = BidmcConfig
+    BUILDER_CONFIGS = [
+        BidmcConfig(name="pairs", description="ECG lead II and PPG, for pre-training"),
+        BidmcConfig(name="hr", description="mean monitor heart rate in the window (beats/min)"),
+        BidmcConfig(name="rr", description="respiratory rate from annotated breaths (breaths/min)"),
+    ]
+    DEFAULT_CONFIG_NAME = "pairs"
+    TITLE = "the BIDMC PPG and Respiration Dataset 1.0.0"
+    EXPECTED = (
+        "`bidmcNN.hea`, `.dat`, `.breath` and `bidmcNNn.hea`, `.dat`, or `bidmc_NN_{Signals,Numerics,Breaths}.csv`"
+    )
+    DOWNLOAD_URL = "https://physionet.org/static/published-projects/bidmc/bidmc-ppg-and-respiration-dataset-1.0.0.zip"
+    HOW_TO_GET = f"Download and extract {DOWNLOAD_URL} or leave `data_dir` out."
+
+    def _info(self):
+        fixed = {"age": datasets.Value("float32"), "sex": datasets.Value("string")}
+        if self.config.name == "pairs":
+            features = pair_features(**fixed)
+        else:
+            features = labelled_features(datasets.Value("float32"), **fixed)
+        return datasets.DatasetInfo(
+            description=__doc__,
+            features=features,
+            homepage="https://physionet.org/content/bidmc/1.0.0/",
+            license="ODC-By 1.0",
+            citation=_CITATION,
+        )
+
+    def _list_records(self, dl_manager):
+        for option, allowed in (
+            ("modality", tuple(CHANNELS)),
+            ("annotator", (1, 2)),
+            ("rr_label", ("count", "interval")),
+        ):
+            if getattr(self.config, option) not in allowed:
+                raise ValueError(f"`{option}` must be one of {allowed}, but is {getattr(self.config, option)!r}.")
+        folder = self.release_folder(dl_manager)
+        paths = sorted(folder.rglob("bidmc[0-9][0-9].hea")) or sorted(folder.rglob("bidmc_[0-9][0-9]_Signals.csv"))
+        if not paths:
+            raise self.not_the_release(folder)
+        records = {int(re.search(r"\d\d", path.name).group()): [str(path)] for path in paths}
+        return self.config.divide(records, subjects=range(1, 54))
+
+    def _record_tables(self, record, counter):
+        with damaged_if_unreadable(record):
+            recording = _read_csv(Path(record)) if record.endswith(".csv") else _read_wfdb(Path(record))
+        window, stride = self.config.window_and_stride(SAMPLING_RATE)
+        modalities = ("ecg", "ppg") if self.config.name == "pairs" else (self.config.modality,)
+        signals = [recording.signals[modality] for modality in modalities]
+        starts = np.array(window_starts(len(signals[0]), window, stride))
+        labels = None
+        if self.config.name == "hr":
+            labels = mean_heart_rates(recording.heart_rate, starts / SAMPLING_RATE, window / SAMPLING_RATE)
+        elif self.config.name == "rr":
+            breaths = recording.breaths[self.config.annotator]
+            labels = respiratory_rates(breaths, starts, window, by_interval=self.config.rr_label == "interval")
+        kept = usable_windows(signals, starts, window, counter, labels)
+        cut = [cut_windows(signal, starts[kept], window) for signal in signals]
+        columns = dict(zip(modalities, cut)) if labels is None else {"signal": cut[0], "label": labels[kept]}
+        yield self.to_table(
+            **columns,
+            sampling_rate=float(SAMPLING_RATE),
+            subject_id=str(recording.subject),
+            record_id=f"bidmc{recording.subject:02d}",
+            start_time=starts[kept] / SAMPLING_RATE,
+            age=recording.age,
+            sex=recording.sex,
+        )
+
+
+@dataclass
+class Recording:
+    """One recording: signals at 125 Hz, monitor heart rate at 1 Hz, breaths of each annotator in samples from 0."""
+
+    subject: int
+    signals: dict[str, np.ndarray]
+    heart_rate: np.ndarray
+    breaths: dict[int, np.ndarray]
+    age: float | None
+    sex: str | None
+
+
+def mean_heart_rates(heart_rate: np.ndarray, start_times: np.ndarray, window_seconds: float) -> np.ndarray:
+    """Mean of the valid monitor values, one per second, within each window; NaN where there is none."""
+    seconds = np.arange(len(heart_rate))
+    within = (seconds >= start_times[:, None]) & (seconds < start_times[:, None] + window_seconds)
+    within &= np.isfinite(heart_rate)
+    number = within.sum(axis=1)
+    total = within @ np.nan_to_num(heart_rate)
+    return np.divide(total, number, out=np.full(len(start_times), np.nan), where=number > 0)
+
+
+def respiratory_rates(breaths: np.ndarray, starts: np.ndarray, window: int, by_interval: bool) -> np.ndarray:
+    """Breaths per minute in each window, by counting breaths or by their mean interval (NaN with fewer than two)."""
+    first, end = np.searchsorted(breaths, starts), np.searchsorted(breaths, starts + window)
+    number = end - first
+    if not by_interval:
+        return number * 60.0 * SAMPLING_RATE / window
+    rates = np.full(len(starts), np.nan)
+    several = number >= 2
+    duration = breaths[end[several] - 1] - breaths[first[several]]
+    rates[several] = 60.0 * SAMPLING_RATE * (number[several] - 1) / duration
+    return rates
+
+
+def _read_wfdb(header: Path) -> Recording:
+    record = header.with_suffix("")
+    signals = wfdb.rdrecord(str(record))
+    numerics = wfdb.rdrecord(f"{record}n")
+    annotation = wfdb.rdann(str(record), "breath")
+    authors = np.array([note.strip("\0 ") for note in annotation.aux_note])
+    comment = " ".join(signals.comments)
+    channels = {name.strip(" ,"): values for name, values in zip(signals.sig_name, signals.p_signal.T)}
+    rates = {name.strip(" ,"): values for name, values in zip(numerics.sig_name, numerics.p_signal.T)}
+    return _recording(
+        header,
+        channels,
+        rates,
+        {number: annotation.sample[authors == f"ann{number}"] for number in (1, 2)},
+        age=_field(comment, r"<age>:\s*(\w+)"),
+        sex=_field(comment, r"<sex>:\s*(\w)"),
+    )
+
+
+def _read_csv(path: Path) -> Recording:
+    tables = {}
+    for kind in ("Signals", "Numerics", "Breaths"):
+        part = path.with_name(path.name.replace("Signals", kind))
+        with damaged_if_unreadable(part):
+            tables[kind] = pd.read_csv(part).rename(columns=str.strip)
+    fixed = path.with_name(path.name.replace("Signals.csv", "Fix.txt"))
+    text = fixed.read_text() if fixed.exists() else ""
+    return _recording(
+        path,
+        {name: column.to_numpy() for name, column in tables["Signals"].items()},
+        {name: column.to_numpy() for name, column in tables["Numerics"].items()},
+        # The CSV form counts samples from 1, the WFDB form from 0.
+        {
+            number: tables["Breaths"][f"breaths ann{number} [signal sample no]"].dropna().to_numpy(dtype=np.int64) - 1
+            for number in (1, 2)
+        },
+        age=_field(text, r"Age:\s*(\w+)"),
+        sex=_field(text, r"Gender:\s*(\w)"),
+    )
+
+
+def _recording(path, channels, rates, breaths, age, sex) -> Recording:
+    missing = {*CHANNELS.values(), "HR"} - {*channels, *rates}
+    if missing:
+        raise DamagedRecordError(f"{path} has no {' and no '.join(sorted(missing))}; it has {[*channels, *rates]}.")
+    return Recording(
+        subject=int(re.search(r"\d\d", path.name).group()),
+        signals={modality: channels[name] for modality, name in CHANNELS.items()},
+        # Monitors report whole numbers; the 16-bit scale of the WFDB form moves them by up to 1e-4.
+        heart_rate=np.round(rates["HR"].astype(np.float64), 2),
+        breaths={number: np.sort(positions) for number, positions in breaths.items()},
+        age=float(age) if age and not math.isnan(float(age)) else None,
+        sex=sex,
+    )
+
+
+def _field(text: str, pattern: str) -> str | None:
+    match = re.search(pattern, text)
+    return match.group(1) if match else None
