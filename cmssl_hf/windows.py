@@ -71,33 +71,21 @@ class DropCounter(Counter):
 
 
 def usable_windows(
-    signals: Sequence[np.ndarray],
-    starts: Sequence[int],
-    window: int,
-    counter: DropCounter,
-    labels: np.ndarray | None = None,
+    windows: Sequence[np.ndarray], counter: DropCounter, labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """Which of the windows can be used: no signal is missing or flat in them and they have a label.
+    """Which windows can be used: no signal is missing or flat in them and they have a label.
 
     Args:
-        signals: arrays of shape `(samples,)`, all on one time axis.
-        starts: first sample of each window.
-        window: length in samples.
+        windows: for each signal an array of shape `(number, samples)`.
         counter: receives the outcome of every window.
-        labels: numbers of shape `(len(starts),)` or `(len(starts), outputs)`, NaN where a window has none.
+        labels: numbers of shape `(number,)` or `(number, outputs)`, NaN where a window has none.
 
     Returns:
-        Boolean mask of shape `(len(starts),)`.
+        Boolean mask of shape `(number,)`.
     """
-    labels = np.zeros(len(starts)) if labels is None else labels
-    return np.fromiter(
-        (
-            counter.usable(*(signal[start : start + window] for signal in signals), label=label)
-            for start, label in zip(starts, labels)
-        ),
-        dtype=bool,
-        count=len(starts),
-    )
+    labels = np.zeros(len(windows[0])) if labels is None else labels
+    usable = [counter.usable(*signals, label=label) for *signals, label in zip(*windows, labels)]
+    return np.array(usable, dtype=bool)
 
 
 def iter_windows(

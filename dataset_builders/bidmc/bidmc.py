@@ -111,9 +111,10 @@ class Bidmc(SignalDatasetBuilder):
         elif self.config.name == "rr":
             breaths = recording.breaths[self.config.annotator]
             labels = respiratory_rates(breaths, starts, window, by_interval=self.config.rr_label == "interval")
-        kept = usable_windows(signals, starts, window, counter, labels)
-        cut = [cut_windows(signal, starts[kept], window) for signal in signals]
-        columns = dict(zip(modalities, cut)) if labels is None else {"signal": cut[0], "label": labels[kept]}
+        windows = [cut_windows(signal, starts, window) for signal in signals]
+        kept = usable_windows(windows, counter, labels)
+        windows = [cut[kept] for cut in windows]
+        columns = dict(zip(modalities, windows)) if labels is None else {"signal": windows[0], "label": labels[kept]}
         yield self.to_table(
             **columns,
             sampling_rate=float(SAMPLING_RATE),
