@@ -1,8 +1,13 @@
 """Makes the models known to transformers' Auto classes.
 
 Registering needs the classes, and importing them costs seconds that most uses of this package should not pay. So each
-registration waits until transformers imports the module whose Auto class it extends, and runs right after.
+registration waits until transformers imports the module whose Auto class it extends.
+
+The layers of the models themselves import the Auto classes (`transformers.modeling_layers` does). Whichever of the two a
+process imports first, the chain below waits for it to finish: Auto classes, then layers, then models, then registration.
 """
+
+import importlib
 
 import wrapt
 
@@ -16,24 +21,6 @@ def register_configurations(module) -> None:
         module.AutoConfig.register(config_class.model_type, config_class)
 
 
-@wrapt.when_imported("transformers.models.auto.modeling_auto")
-def register_models(module) -> None:
-    """Adds our models to `AutoModel`, `AutoModelForPreTraining` and `AutoModelForSequenceClassification`."""
-    from .cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
-    from .cmssl.modeling_cmssl_encoder import (
-        CMSSLEncoderForPreTraining,
-        CMSSLEncoderForSequenceClassification,
-        CMSSLEncoderModel,
-    )
-    from .cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
-
-    module.AutoModel.register(CMSSLTokenizerConfig, CMSSLTokenizerModel)
-    module.AutoModel.register(CMSSLEncoderConfig, CMSSLEncoderModel)
-    module.AutoModelForPreTraining.register(CMSSLTokenizerConfig, CMSSLTokenizerModel)
-    module.AutoModelForPreTraining.register(CMSSLEncoderConfig, CMSSLEncoderForPreTraining)
-    module.AutoModelForSequenceClassification.register(CMSSLEncoderConfig, CMSSLEncoderForSequenceClassification)
-
-
 @wrapt.when_imported("transformers.models.auto.feature_extraction_auto")
 def register_feature_extractors(module) -> None:
     """Adds our feature extractor to `AutoFeatureExtractor`."""
@@ -42,3 +29,36 @@ def register_feature_extractors(module) -> None:
 
     for config_class in (CMSSLTokenizerConfig, CMSSLEncoderConfig):
         module.AutoFeatureExtractor.register(config_class, CMSSLFeatureExtractor)
+
+
+@wrapt.when_imported("transformers.models.auto.modeling_auto")
+def import_layers(module) -> None:
+    """Imports the layers, unless it is they that are importing the Auto classes."""
+    importlib.import_module("cmssl_hf.models.cmssl.modeling_cmssl_layers")
+
+
+@wrapt.when_imported("cmssl_hf.models.cmssl.modeling_cmssl_layers")
+def import_models(module) -> None:
+    """Imports the models, except the one that is importing the layers."""
+    importlib.import_module("cmssl_hf.models.cmssl.modeling_cmssl_tokenizer")
+    importlib.import_module("cmssl_hf.models.cmssl.modeling_cmssl_encoder")
+
+
+@wrapt.when_imported("cmssl_hf.models.cmssl.modeling_cmssl_tokenizer")
+def register_tokenizer(module) -> None:
+    """Adds the tokenizer to `AutoModel` and `AutoModelForPreTraining`."""
+    from transformers import AutoModel, AutoModelForPreTraining
+
+    AutoModel.register(module.CMSSLTokenizerConfig, module.CMSSLTokenizerModel)
+    AutoModelForPreTraining.register(module.CMSSLTokenizerConfig, module.CMSSLTokenizerModel)
+
+
+@wrapt.when_imported("cmssl_hf.models.cmssl.modeling_cmssl_encoder")
+def register_encoder(module) -> None:
+    """Adds the encoder to `AutoModel`, `AutoModelForPreTraining` and `AutoModelForSequenceClassification`."""
+    from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+    config_class = module.CMSSLEncoderConfig
+    AutoModel.register(config_class, module.CMSSLEncoderModel)
+    AutoModelForPreTraining.register(config_class, module.CMSSLEncoderForPreTraining)
+    AutoModelForSequenceClassification.register(config_class, module.CMSSLEncoderForSequenceClassification)
