@@ -33,7 +33,16 @@ _MODULE_OF = {
     "load_dataset": "data.loading",
 }
 
-__all__ = [*sorted(_MODULE_OF), "__version__"]
+__all__ = [
+    "CMSSLEncoderConfig",
+    "CMSSLEncoderForPreTraining",
+    "CMSSLEncoderForSequenceClassification",
+    "CMSSLEncoderModel",
+    "CMSSLFeatureExtractor",
+    "CMSSLTokenizerConfig",
+    "CMSSLTokenizerModel",
+    "load_dataset",
+]
 
 
 def __getattr__(name: str):

@@ -1,1 +1,1 @@
-"""Finding builders and turning their rows into model inputs."""
+"""From releases to batches: finding a builder, features, codes, augmentation and collation."""

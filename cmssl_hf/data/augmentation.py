@@ -1,0 +1,72 @@
+"""Augmentations of standardised windows. numpy only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..signals import standardize
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes that leave a window's label known.
+
+    Attributes:
+        time_stretch: playing speed is drawn between `1 / time_stretch` and `time_stretch` (log-uniform); 1 switches it off.
+            A faster window gets shorter and is masked, a slower one is cut to its old length at a random place.
+        scales_labels: whether labels are rates, which playing speed multiplies.
+        amplitude_jitter: standard deviation of the logarithm of a smoothly varying gain.
+        noise: standard deviation of white noise, in standard deviations of the signal; each window draws its own level
+            between 0 and this.
+    """
+
+    time_stretch: float = 1.0
+    scales_labels: bool = False
+    amplitude_jitter: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self):
+        if self.time_stretch < 1:
+            raise ValueError(f"`time_stretch` must be at least 1, but is {self.time_stretch}.")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.time_stretch > 1 or self.amplitude_jitter > 0 or self.noise > 0
+
+    def __call__(
+        self,
+        windows: np.ndarray | Sequence[np.ndarray],
+        labels: np.ndarray | None,
+        generators: Sequence[np.random.Generator],
+    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Changes windows `(channels, samples)` and, where they are rates, their labels; one generator per window."""
+        labels = None if labels is None else labels.copy()
+        changed = []
+        for row, (window, generator) in enumerate(zip(windows, generators)):
+            if self.time_stretch > 1:
+                window, speed = self._stretch(window, generator)
+                if labels is not None and self.scales_labels:
+                    labels[row] *= speed
+            if self.amplitude_jitter > 0:
+                window = window * self._gain(window.shape[-1], generator)
+            if self.noise > 0:
+                window = window + generator.uniform(0, self.noise) * generator.standard_normal(window.shape)
+            changed.append(standardize(window).astype(np.float32))
+        return changed, labels
+
+    def _stretch(self, window: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
+        limit = np.log(self.time_stretch)
+        speed = float(np.exp(generator.uniform(-limit, limit)))
+        num_samples = window.shape[-1]
+        length = min(num_samples, int((num_samples - 1) / speed) + 1)
+        latest_start = (num_samples - 1) - (length - 1) * speed
+        positions = generator.uniform(0, max(latest_start, 0)) + speed * np.arange(length)
+        grid = np.arange(num_samples)
+        return np.stack([np.interp(positions, grid, channel) for channel in window]), speed
+
+    def _gain(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+        knots = generator.standard_normal(5)
+        curve = np.interp(np.linspace(0, 4, num_samples), np.arange(5), knots)
+        return np.exp(self.amplitude_jitter * curve)

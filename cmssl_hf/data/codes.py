@@ -1,0 +1,84 @@
+"""The frozen tokenizer runs over a dataset once; its codes are cached beside the data."""
+
+import hashlib
+
+import pyarrow as pa
+import torch
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets.fingerprint import Hasher
+
+from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
+from .windows_dataset import WindowBatch, WindowsCollator
+
+
+#: int16 is enough for the published codebook of 8192 codes and for any up to 32767.
+_LARGEST_INT16_CODEBOOK = 32767
+
+
+def tokenizer_fingerprint(tokenizer: CMSSLTokenizerModel) -> str:
+    """Hash of a tokenizer's weights and architecture; any change in either gives another."""
+    digest = hashlib.sha256()
+    architecture = {
+        name: value
+        for name, value in sorted(tokenizer.config.to_dict().items())
+        # Where and by which version it was stored does not change what it computes.
+        if not name.startswith("_") and name not in ("transformers_version", "architectures", "auto_map", "dtype")
+    }
+    digest.update(repr(architecture).encode())
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def add_codes(
+    dataset: Dataset,
+    tokenizer: CMSSLTokenizerModel,
+    *,
+    dataset_channels: tuple[str, ...],
+    batch_size: int = 512,
+) -> Dataset:
+    """Adds a column `codes (num_patches,)` with the tokenizer's code of each patch.
+
+    The cache is keyed by the dataset and the tokenizer's weights, so that a changed tokenizer never meets stale codes.
+
+    Args:
+        dataset: dataset with `input_values (channels, samples)`.
+        tokenizer: the frozen tokenizer; it is put into evaluation mode.
+        dataset_channels: channels of `input_values`, which must include those of the tokenizer.
+        batch_size: windows per forward pass.
+
+    Raises:
+        ValueError: if the dataset lacks a channel of the tokenizer.
+    """
+    channels = tuple(tokenizer.config.channels)
+    missing = [channel for channel in channels if channel not in dataset_channels]
+    if missing:
+        raise ValueError(
+            f"The tokenizer reads {' and '.join(channels)}, but the data hold only {' and '.join(dataset_channels)}."
+        )
+    small = tokenizer.config.codebook_size <= _LARGEST_INT16_CODEBOOK
+    code_type = Value("int16" if small else "int32")
+    tokenizer.eval()
+    tokenised = dataset.with_format("arrow").map(
+        _encode_batch,
+        batched=True,
+        batch_size=batch_size,
+        features=Features({"codes": List(code_type)}),
+        fn_kwargs={
+            "channel_indices": [dataset_channels.index(channel) for channel in channels],
+            "tokenizer": tokenizer,
+        },
+        new_fingerprint=Hasher.hash((dataset._fingerprint, "add_codes", tokenizer_fingerprint(tokenizer))),
+        desc="Tokenising",
+    )
+    # Codes are a column of their own: the windows are not stored a second time.
+    return concatenate_datasets([dataset, tokenised.with_format(None)], axis=1)
+
+
+@torch.no_grad()
+def _encode_batch(table: pa.Table, channel_indices: list[int], tokenizer: CMSSLTokenizerModel) -> pa.Table:
+    inputs = WindowsCollator(tokenizer.config.patch_size)(WindowBatch(table, range(len(table)), epoch=0))
+    inputs = {name: tensor.to(tokenizer.device) for name, tensor in inputs.items()}
+    codes = tokenizer.encode(inputs["input_values"][:, channel_indices], inputs.get("attention_mask")).cpu().numpy()
+    return pa.table({"codes": [row[row >= 0] for row in codes]})

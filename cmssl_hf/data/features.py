@@ -1,0 +1,108 @@
+"""From raw windows to the models' input, once: a cached, memory-mapped column `input_values`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import Hasher
+
+from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+
+
+INPUT_VALUES = List(List(Value("float32")))
+
+_RAW_SIGNALS = ("ecg", "ppg", "signal")
+
+
+def extract_features(
+    dataset: Dataset,
+    feature_extractor: CMSSLFeatureExtractor,
+    *,
+    num_proc: int | None = None,
+    batch_size: int = 512,
+) -> Dataset:
+    """Replaces the raw signals of a dataset by `input_values (channels, samples)`, without padding.
+
+    The result is cached beside the dataset, keyed by dataset and feature extractor.
+
+    Args:
+        dataset: pairs (columns `ecg` and/or `ppg`) or labelled windows (column `signal`, read as the extractor's one
+            channel), each row with its `sampling_rate`.
+        feature_extractor: decides channels, rate and filters.
+        num_proc: number of processes.
+        batch_size: rows processed at a time.
+
+    Raises:
+        ValueError: if the dataset lacks a channel that the extractor reads, or a window cannot be used; the message then
+            names the record.
+    """
+    columns = _columns_of_channels(dataset, feature_extractor)
+    raw = [name for name in _RAW_SIGNALS if name in dataset.column_names]
+    features = Features({**{n: f for n, f in dataset.features.items() if n not in raw}, "input_values": INPUT_VALUES})
+    extracted = dataset.with_format("arrow").map(
+        _extract_batch,
+        batched=True,
+        batch_size=batch_size,
+        features=features,
+        num_proc=num_proc if num_proc and num_proc > 1 else None,
+        fn_kwargs={"feature_extractor": feature_extractor, "columns": columns},
+        new_fingerprint=Hasher.hash((dataset._fingerprint, "extract_features", feature_extractor.to_json_string())),
+        desc="Extracting features",
+    )
+    return extracted.with_format(None)
+
+
+def _columns_of_channels(dataset: Dataset, feature_extractor: CMSSLFeatureExtractor) -> dict[str, str]:
+    """The column that holds each channel."""
+    channels = feature_extractor.channels
+    if "signal" in dataset.column_names:
+        if len(channels) != 1:
+            raise ValueError(
+                f"The dataset has one signal per row, but the model reads {' and '.join(channels)}: use a configuration with"
+                " pairs."
+            )
+        return {channels[0]: "signal"}
+    missing = [channel for channel in channels if channel not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"The model reads {' and '.join(channels)}, but the dataset has no column {' and '.join(missing)}; its columns"
+            f" are {', '.join(dataset.column_names)}."
+        )
+    return {channel: channel for channel in channels}
+
+
+def _extract_batch(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, columns: dict[str, str]) -> pa.Table:
+    rates = table["sampling_rate"].to_numpy()
+    signals = {channel: _rows_of(table[column]) for channel, column in columns.items()}
+    windows: list = [None] * len(table)
+    for rate in np.unique(rates):
+        rows = np.flatnonzero(rates == rate)
+        of_rate = {channel: [all_rows[row] for row in rows] for channel, all_rows in signals.items()}
+        try:
+            extracted = feature_extractor(**of_rate, sampling_rate=float(rate), padding=False)["input_values"]
+        except ValueError as error:
+            records = sorted({str(table["record_id"][int(row)]) for row in rows})
+            raise ValueError(f"In record(s) {', '.join(records[:5])}: {error}") from error
+        for row, window in zip(rows, extracted):
+            windows[row] = window
+    table = table.drop_columns([name for name in _RAW_SIGNALS if name in table.column_names])
+    return table.append_column("input_values", input_values_to_arrow(windows))
+
+
+def _rows_of(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """Rows of a list column as views of one array."""
+    rows = column.combine_chunks()
+    if isinstance(rows, pa.ChunkedArray):
+        rows = rows.chunk(0)
+    return np.split(rows.flatten().to_numpy(), np.cumsum(rows.value_lengths().to_numpy())[:-1])
+
+
+def input_values_to_arrow(windows: Sequence[np.ndarray]) -> pa.Array:
+    """Windows `(channels, samples)` as an Arrow array of lists of lists of float32."""
+    samples = np.concatenate([window.reshape(-1) for window in windows]).astype(np.float32, copy=False)
+    lengths = np.repeat([window.shape[1] for window in windows], [window.shape[0] for window in windows])
+    channel_offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    row_offsets = np.concatenate(([0], np.cumsum([window.shape[0] for window in windows]))).astype(np.int32)
+    channels = pa.ListArray.from_arrays(channel_offsets, pa.array(samples))
+    return pa.ListArray.from_arrays(row_offsets, channels)

@@ -1,0 +1,104 @@
+"""The downstream tasks: what each reads, predicts, and is judged by."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Task:
+    """One downstream task.
+
+    Attributes:
+        name: public name, e.g. `"bidmc_hr"`.
+        dataset: builder that provides it.
+        config_name: configuration of the builder.
+        channel: the one signal it reads, `"ecg"` or `"ppg"`.
+        problem_type: as in `transformers`.
+        label_names: names of the regression outputs; empty for classification, where the dataset names its classes.
+        unit: unit of the regression outputs.
+        label_is_rate: whether the label scales with playing speed, so that stretching time by a factor scales the label too.
+        classical_method: name of the method of `cmssl_hf.baselines` that needs no training, if there is one.
+        metric_for_best_model: validation metric by which the best checkpoint is chosen.
+        greater_is_better: its direction.
+    """
+
+    name: str
+    dataset: str
+    config_name: str
+    channel: Literal["ecg", "ppg"]
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"]
+    label_names: tuple[str, ...] = ()
+    unit: str | None = None
+    label_is_rate: bool = False
+    classical_method: str | None = None
+
+    @property
+    def metric_for_best_model(self) -> str:
+        return "mae" if self.problem_type == "regression" else "auroc"
+
+    @property
+    def greater_is_better(self) -> bool:
+        return self.problem_type != "regression"
+
+
+def _regression(name: str, dataset: str, config_name: str, labels: tuple[str, ...], unit: str, **fields) -> Task:
+    return Task(name, dataset, config_name, "ppg", "regression", labels, unit, **fields)
+
+
+_TASKS = (
+    _regression("bidmc_hr", "bidmc", "hr", ("heart_rate",), "bpm", label_is_rate=True, classical_method="pulse_peaks"),
+    _regression(
+        "bidmc_rr",
+        "bidmc",
+        "rr",
+        ("respiratory_rate",),
+        "breaths/min",
+        label_is_rate=True,
+        classical_method="respiratory_spectrum",
+    ),
+    _regression(
+        "ppg_dalia_hr", "ppg_dalia", "hr", ("heart_rate",), "bpm", label_is_rate=True, classical_method="pulse_peaks"
+    ),
+    _regression(
+        "ppg_dalia_rr",
+        "ppg_dalia",
+        "rr",
+        ("respiratory_rate",),
+        "breaths/min",
+        label_is_rate=True,
+        classical_method="respiratory_spectrum",
+    ),
+    _regression("uci_sbp", "uci_bp", "sbp", ("systolic_pressure",), "mmHg"),
+    _regression("uci_dbp", "uci_bp", "dbp", ("diastolic_pressure",), "mmHg"),
+    _regression("uci_bp", "uci_bp", "bp", ("systolic_pressure", "diastolic_pressure"), "mmHg"),
+    Task("csn", "csn", "codes", "ecg", "multi_label_classification"),
+    Task("physionet2017", "physionet2017", "rhythm", "ecg", "single_label_classification"),
+    Task("ptb-xl", "ptb_xl", "superclass", "ecg", "multi_label_classification"),
+    _regression(
+        "simulated_hr", "simulated", "hr", ("heart_rate",), "bpm", label_is_rate=True, classical_method="pulse_peaks"
+    ),
+    _regression(
+        "simulated_rr",
+        "simulated",
+        "rr",
+        ("respiratory_rate",),
+        "breaths/min",
+        label_is_rate=True,
+        classical_method="respiratory_spectrum",
+    ),
+    _regression("simulated_bp", "simulated", "bp", ("systolic_pressure", "diastolic_pressure"), "mmHg"),
+)
+
+#: All tasks by name.
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+
+def get_task(name: str) -> Task:
+    """The task called `name`.
+
+    Raises:
+        ValueError: if there is none; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise ValueError(f"Unknown task {name!r}. Tasks: {', '.join(TASKS)}.")
+    return TASKS[name]
