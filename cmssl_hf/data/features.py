@@ -37,11 +37,11 @@ def extract_features(
         ValueError: if the dataset lacks a channel that the extractor reads, or a window cannot be used; the message then
             names the record.
     """
-    columns = _columns_of_channels(dataset, feature_extractor)
+    columns = columns_of_channels(dataset, feature_extractor)
     raw = [name for name in _RAW_SIGNALS if name in dataset.column_names]
     features = Features({**{n: f for n, f in dataset.features.items() if n not in raw}, "input_values": INPUT_VALUES})
     extracted = dataset.with_format("arrow").map(
-        _extract_batch,
+        extract_table,
         batched=True,
         batch_size=batch_size,
         features=features,
@@ -53,8 +53,12 @@ def extract_features(
     return extracted.with_format(None)
 
 
-def _columns_of_channels(dataset: Dataset, feature_extractor: CMSSLFeatureExtractor) -> dict[str, str]:
-    """The column that holds each channel."""
+def columns_of_channels(dataset: Dataset | pa.Table, feature_extractor: CMSSLFeatureExtractor) -> dict[str, str]:
+    """The column that holds each channel of the extractor.
+
+    Raises:
+        ValueError: if there is none.
+    """
     channels = feature_extractor.channels
     if "signal" in dataset.column_names:
         if len(channels) != 1:
@@ -72,7 +76,17 @@ def _columns_of_channels(dataset: Dataset, feature_extractor: CMSSLFeatureExtrac
     return {channel: channel for channel in channels}
 
 
-def _extract_batch(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, columns: dict[str, str]) -> pa.Table:
+def extract_table(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, columns: dict[str, str]) -> pa.Table:
+    """Replaces the raw signals in a table of windows by `input_values`, a list of channels of float32 samples.
+
+    Args:
+        table: windows with their `sampling_rate` and `record_id`.
+        feature_extractor: decides channels, rate and filters.
+        columns: the column that holds each channel, from `columns_of_channels`.
+
+    Raises:
+        ValueError: if a window cannot be used; the message names the record.
+    """
     rates = table["sampling_rate"].to_numpy()
     signals = {channel: _rows_of(table[column]) for channel, column in columns.items()}
     windows: list = [None] * len(table)
