@@ -78,6 +78,10 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
             Weight of the squared distance between the encoder's output and its code.
         ema_decay (`float`, *optional*, defaults to 0.97):
             Decay of the moving averages that the codebook follows (published: 0.99).
+        use_code_projection (`bool`, *optional*, defaults to `True`):
+            Whether the encoder's output is projected into the space of the codebook. `False` reproduces a flaw of the
+            published stage 2, whose frozen tokenizer lacks the projection that stage 1 trained, so that its targets are not
+            the tokens of stage 1: `CMSSLTokenizerModel.from_pretrained(folder, use_code_projection=False)`.
     """
 
     model_type = "cmssl_tokenizer"
@@ -103,6 +107,7 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
     channel_loss_weights: list[float] | tuple[float, ...] | None = None
     commitment_weight: float | int = 0.25
     ema_decay: float = 0.97
+    use_code_projection: bool = True
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
@@ -120,6 +125,11 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
             raise ValueError(
                 f"`channel_loss_weights` must hold one weight per channel {self.channels}, but is"
                 f" {self.channel_loss_weights}."
+            )
+        if not self.use_code_projection and self.codebook_dim != self.hidden_size:
+            raise ValueError(
+                f"Without code projection `codebook_dim` ({self.codebook_dim}) must equal `hidden_size`"
+                f" ({self.hidden_size})."
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -69,7 +69,9 @@ class CMSSLTokenizerEncoder(nn.Module):
         self.layers = nn.ModuleList(
             CMSSLLayer(config, config.num_attention_heads) for _ in range(config.num_hidden_layers)
         )
-        self.code_projection = nn.Linear(config.hidden_size, config.codebook_dim)
+        self.code_projection = (
+            nn.Linear(config.hidden_size, config.codebook_dim) if config.use_code_projection else nn.Identity()
+        )
 
     def hidden_states(
         self, patches: torch.Tensor, real: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
@@ -130,6 +132,8 @@ class CMSSLTokenizerPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ("time",)
     supports_gradient_checkpointing = True
+    # Losses are means over the batch; `Trainer` must divide them itself when it accumulates gradients.
+    accepts_loss_kwargs = False
     _no_split_modules = ["CMSSLLayer"]
     # Codes and their moving averages lose their meaning in half precision.
     _keep_in_fp32_modules_strict = ["codebook"]
