@@ -28,6 +28,7 @@ A builder lists its recordings per split and turns one recording into Arrow tabl
 
 import abc
 import contextlib
+import hashlib
 import json
 import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from cmssl_hf.downloads import fetch_release
 from cmssl_hf.splits import SPLITS, split_subjects
 from cmssl_hf.windows import DropCounter
 
@@ -183,16 +185,17 @@ class _SplitCounts:
 class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
     """Base of all builders.
 
-    Subclasses set `TITLE`, `EXPECTED`, `HOW_TO_GET` and, where the release is one archive that anyone may download,
-    `DOWNLOAD_URL`; they implement `_info`, `_list_records` and `_record_tables`. A recording is anything that can be pickled
-    and whose text names it in messages, typically a path. `num_proc` and streaming divide the list of recordings.
+    Subclasses set `TITLE`, `EXPECTED`, `HOW_TO_GET` and, where anyone may download the release, `DOWNLOAD_URL` (one archive,
+    or several archives and files); they implement `_info`, `_list_records` and `_record_tables`. A recording is anything that
+    can be pickled and whose text names it in messages, typically a path. `num_proc` and streaming divide the list of
+    recordings.
     """
 
     VERSION = datasets.Version("1.0.0")
     TITLE: str
     EXPECTED: str
     HOW_TO_GET: str
-    DOWNLOAD_URL: str | None = None
+    DOWNLOAD_URL: str | Sequence[str] | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -218,14 +221,21 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
         Raises:
             FileNotFoundError: if `data_dir` does not exist or is not a folder.
             ValueError: if it is empty, or if there is none and the release cannot be downloaded.
+            DownloadError: if the download fails.
         """
         if self.config.data_dir is None:
             if self.DOWNLOAD_URL is None:
                 raise ValueError(f"`data_dir` is needed for {self.TITLE}. {self.HOW_TO_GET}")
-            # An archive is read from disk after download when streaming too: its members are not rows.
-            config = datasets.DownloadConfig(cache_dir=self._cache_downloaded_dir)
-            manager = datasets.DownloadManager(dataset_name=self.name, download_config=config)
-            return Path((manager if dl_manager.is_streaming else dl_manager).download_and_extract(self.DOWNLOAD_URL))
+            urls = [self.DOWNLOAD_URL] if isinstance(self.DOWNLOAD_URL, str) else self.DOWNLOAD_URL
+            version = hashlib.sha256(" ".join(urls).encode()).hexdigest()[:8]
+            # The download manager neither continues an interrupted download nor checks what it got; when streaming, it
+            # has no folder either.
+            config = dl_manager.download_config
+            return fetch_release(
+                urls,
+                Path(config.cache_dir or self._cache_downloaded_dir) / f"{self.name}-{version}",
+                force=config.force_download,
+            )
         folder = Path(self.config.data_dir).expanduser()
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
@@ -241,6 +251,12 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
 
     def _what_would_be_right(self) -> str:
         return f"Expected: {self.EXPECTED}. {self.HOW_TO_GET}"
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes of a `ClassLabel`, or of the entries of a multi-hot label; empty for other labels."""
+        label = (self.info.features or {}).get("label")
+        return tuple(label.names) if isinstance(label, datasets.ClassLabel) else ()
 
     def skip_record(self, record: str, reason: str) -> None:
         """Notes a recording that `_list_records` leaves out because it holds nothing that the builder reads."""
@@ -262,7 +278,8 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
 
         Args:
             columns: for each column an array with one entry per row, or one scalar (or `None`) for all rows. Lists are
-                given as an array of shape `(rows, samples)` or as a sequence of one-dimensional arrays.
+                given as an array of shape `(rows, samples)` or as a sequence of one-dimensional arrays, lists of lists
+                likewise with one dimension more.
         """
         schema = self.info.features.arrow_schema
         num_rows = max(len(values) for values in columns.values() if _is_column(values))
@@ -347,8 +364,9 @@ def _to_arrow(values: Any, arrow_type: pa.DataType, num_rows: int) -> pa.Array:
         return pa.repeat(pa.scalar(values, arrow_type), num_rows)
     if not pa.types.is_list(arrow_type):
         return pa.array(values, arrow_type)
-    value_type = arrow_type.value_type.to_pandas_dtype()
     offsets = np.zeros(len(values) + 1, dtype=np.int32)
     np.cumsum([len(row) for row in values], out=offsets[1:])
-    flat = np.ravel(values) if isinstance(values, np.ndarray) else np.concatenate(values)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(value_type, copy=False)))
+    flat = values.reshape(-1, *values.shape[2:]) if isinstance(values, np.ndarray) else np.concatenate(values)
+    if not pa.types.is_list(arrow_type.value_type):
+        flat = flat.astype(arrow_type.value_type.to_pandas_dtype(), copy=False)
+    return pa.ListArray.from_arrays(pa.array(offsets), _to_arrow(flat, arrow_type.value_type, len(flat)))
