@@ -84,23 +84,26 @@ def load_dataset_builder(
     )
     if data_dir is not None:
         data_dir = str(Path(data_dir).expanduser().resolve())
+    if cache_dir is not None:
+        cache_dir = str(Path(cache_dir).expanduser().resolve())
     return builder_class(
         config_name=config_name,
         data_dir=data_dir,
-        cache_dir=str(cache_dir) if cache_dir is not None else None,
-        hash=_fingerprint(Path(module.__file__), data_dir),
+        cache_dir=cache_dir,
+        hash=_fingerprint(Path(module.__file__), data_dir, cache_dir),
         **builder_kwargs,
     )
 
 
-def _fingerprint(builder_file: Path, data_dir: str | None) -> str:
-    """Hash of the builder's code, of the modules of this package that it imports, and of the listing of `data_dir`."""
+def _fingerprint(builder_file: Path, data_dir: str | None, cache_dir: str | None) -> str:
+    """Hash of the builder's code, of the modules of this package that it imports, and of the listing of `data_dir`
+    without `cache_dir`, which may lie in it."""
     digest = hashlib.sha256()
     for path in sorted(_sources(builder_file)):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     for folder, subfolders, files in os.walk(data_dir or ""):
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if os.path.join(folder, name) != cache_dir)
         for file in sorted(files):
             path = os.path.join(folder, file)
             if not os.path.exists(path):  # a link to nowhere, which no builder can read either
@@ -111,20 +114,21 @@ def _fingerprint(builder_file: Path, data_dir: str | None) -> str:
 
 
 def _sources(builder_file: Path) -> set[Path]:
-    package_folder = Path(cmssl_hf.__path__[0])
+    """The files of a builder's folder and those of this package that they import, directly or not."""
+    package = Path(cmssl_hf.__path__[0])
     sources, pending = set(), set(builder_file.parent.glob("*.py"))
     while pending:
         path = pending.pop()
         sources.add(path)
         for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == cmssl_hf.__name__:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            if isinstance(node, ast.ImportFrom):
+                folder = path.parents[node.level - 1] if node.level else package.parent
+                module = folder.joinpath(*(node.module or "").split("."))
+                imported = [module, *(module / name.name for name in node.names)]
             elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.startswith(f"{cmssl_hf.__name__}.")]
+                imported = [package.parent.joinpath(*name.name.split(".")) for name in node.names]
             else:
                 continue
-            for name in names:
-                imported = package_folder.joinpath(*name.split(".")[1:]).with_suffix(".py")
-                if imported.is_file() and imported not in sources:
-                    pending.add(imported)
+            files = {file.with_suffix(".py") for file in imported if file.is_relative_to(package)}
+            pending.update(file for file in files - sources if file.is_file())
     return sources

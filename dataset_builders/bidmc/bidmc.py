@@ -110,6 +110,8 @@ class Bidmc(SignalDatasetBuilder):
             labels = mean_heart_rates(recording.heart_rate, starts / SAMPLING_RATE, window / SAMPLING_RATE)
         elif self.config.name == "rr":
             breaths = recording.breaths[self.config.annotator]
+            if len(breaths) == 0:
+                raise DamagedRecordError(f"{record} has no breaths of annotator {self.config.annotator}.")
             labels = respiratory_rates(breaths, starts, window, by_interval=self.config.rr_label == "interval")
         windows = [cut_windows(signal, starts, window) for signal in signals]
         kept = usable_windows(windows, counter, labels)
@@ -165,16 +167,16 @@ def _read_wfdb(header: Path) -> Recording:
     record = header.with_suffix("")
     signals = wfdb.rdrecord(str(record))
     numerics = wfdb.rdrecord(f"{record}n")
-    annotation = wfdb.rdann(str(record), "breath")
-    authors = np.array([note.strip("\0 ") for note in annotation.aux_note])
     comment = " ".join(signals.comments)
     channels = {name.strip(" ,"): values for name, values in zip(signals.sig_name, signals.p_signal.T)}
     rates = {name.strip(" ,"): values for name, values in zip(numerics.sig_name, numerics.p_signal.T)}
+    # The WFDB annotations keep one mark per sample: where both annotators marked the same one, annotator 1's is lost.
+    csv_breaths = header.parent / "bidmc_csv" / f"bidmc_{record.name[-2:]}_Breaths.csv"
     return _recording(
         header,
         channels,
         rates,
-        {number: annotation.sample[authors == f"ann{number}"] for number in (1, 2)},
+        _read_csv_breaths(csv_breaths) if csv_breaths.exists() else _read_wfdb_breaths(record),
         age=_field(comment, r"<age>:\s*(\w+)"),
         sex=_field(comment, r"<sex>:\s*(\w)"),
     )
@@ -182,7 +184,7 @@ def _read_wfdb(header: Path) -> Recording:
 
 def _read_csv(path: Path) -> Recording:
     tables = {}
-    for kind in ("Signals", "Numerics", "Breaths"):
+    for kind in ("Signals", "Numerics"):
         part = path.with_name(path.name.replace("Signals", kind))
         with damaged_if_unreadable(part):
             tables[kind] = pd.read_csv(part).rename(columns=str.strip)
@@ -192,14 +194,25 @@ def _read_csv(path: Path) -> Recording:
         path,
         {name: column.to_numpy() for name, column in tables["Signals"].items()},
         {name: column.to_numpy() for name, column in tables["Numerics"].items()},
-        # The CSV form counts samples from 1, the WFDB form from 0.
-        {
-            number: tables["Breaths"][f"breaths ann{number} [signal sample no]"].dropna().to_numpy(dtype=np.int64) - 1
-            for number in (1, 2)
-        },
+        _read_csv_breaths(path.with_name(path.name.replace("Signals", "Breaths"))),
         age=_field(text, r"Age:\s*(\w+)"),
         sex=_field(text, r"Gender:\s*(\w)"),
     )
+
+
+def _read_wfdb_breaths(record: Path) -> dict[int, np.ndarray]:
+    with damaged_if_unreadable(record.with_suffix(".breath")):
+        annotation = wfdb.rdann(str(record), "breath")
+    authors = np.array([note.strip("\0 ") for note in annotation.aux_note])
+    return {number: annotation.sample[authors == f"ann{number}"] for number in (1, 2)}
+
+
+def _read_csv_breaths(path: Path) -> dict[int, np.ndarray]:
+    with damaged_if_unreadable(path):
+        table = pd.read_csv(path).rename(columns=str.strip)
+        columns = {number: table[f"breaths ann{number} [signal sample no]"].dropna() for number in (1, 2)}
+    # The CSV form counts samples from 1, the WFDB form from 0.
+    return {number: column.to_numpy(dtype=np.int64) - 1 for number, column in columns.items()}
 
 
 def _recording(path, channels, rates, breaths, age, sex) -> Recording:
