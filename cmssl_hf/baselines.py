@@ -1,5 +1,6 @@
 """Classical methods that need no training, one per kind of task: what a learnt model has to beat. numpy and scipy only."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -30,7 +31,7 @@ def respiratory_rate_from_spectrum(ppg: np.ndarray, sampling_rate: float) -> flo
         return float("nan")
     duration = len(ppg) / sampling_rate
     times = np.arange(0, duration, 1 / _MODULATION_SAMPLING_RATE)
-    troughs = np.array([ppg[start:stop].min() for start, stop in zip(peaks[:-1], peaks[1:])])
+    troughs = np.array([ppg[start:stop].min() for start, stop in itertools.pairwise(peaks)])
     beat_times = peaks / sampling_rate
     modulations = (
         resample(ppg, sampling_rate, _MODULATION_SAMPLING_RATE)[: len(times)],

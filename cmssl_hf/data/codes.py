@@ -78,7 +78,7 @@ def add_codes(
 
 @torch.no_grad()
 def _encode_batch(table: pa.Table, channel_indices: list[int], tokenizer: CMSSLTokenizerModel) -> pa.Table:
-    inputs = WindowsCollator(tokenizer.config.patch_size)(WindowBatch(table, range(len(table)), epoch=0))
+    inputs = WindowsCollator(tokenizer.config.patch_size)(WindowBatch(table))
     inputs = {name: tensor.to(tokenizer.device) for name, tensor in inputs.items()}
     codes = tokenizer.encode(inputs["input_values"][:, channel_indices], inputs.get("attention_mask")).cpu().numpy()
     return pa.table({"codes": [row[row >= 0] for row in codes]})

@@ -18,14 +18,13 @@ class WindowBatch:
 
     Attributes:
         table: the rows.
-        indices: their positions in the dataset.
-        epoch: the epoch they are read in; with the position it decides the augmentation, so that neither the number of
-            processes nor an interruption changes what a window looks like.
+        augmentation: changes that the collator makes to them, or `None`.
+        generators: one source of randomness per row for the augmentation.
     """
 
     table: pa.Table
-    indices: Sequence[int]
-    epoch: int
+    augmentation: Augmentation | None = None
+    generators: Sequence[np.random.Generator] = ()
 
 
 class WindowsDataset(TorchDataset):
@@ -34,15 +33,22 @@ class WindowsDataset(TorchDataset):
     Args:
         dataset: dataset with a column `input_values` and those that the collator reads.
         columns: the columns that are read.
+        augmentation: applied to every window, or `None`. Seed, epoch and position in the dataset decide what happens to a
+            window, so that neither the number of processes nor an interruption changes it.
+        seed: of the augmentation.
     """
 
-    def __init__(self, dataset: Dataset, columns: Sequence[str]):
+    def __init__(
+        self, dataset: Dataset, columns: Sequence[str], augmentation: Augmentation | None = None, seed: int = 0
+    ):
         missing = [column for column in columns if column not in dataset.column_names]
         if missing:
             raise ValueError(
                 f"The dataset has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}."
             )
         self.dataset = dataset.select_columns(list(columns)).with_format("arrow")
+        self.augmentation = augmentation if augmentation is not None and augmentation.active else None
+        self.seed = seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -52,7 +58,11 @@ class WindowsDataset(TorchDataset):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
-        return WindowBatch(self.dataset[list(indices)], indices, self.epoch)
+        table = self.dataset[list(indices)]
+        if self.augmentation is None:
+            return WindowBatch(table)
+        generators = [np.random.default_rng((self.seed, self.epoch, int(index))) for index in indices]
+        return WindowBatch(table, self.augmentation, generators)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader of `accelerate` at the start of each epoch."""
@@ -83,29 +93,25 @@ class WindowsCollator:
         patch_size: windows are padded to whole patches of this many samples.
         channel: index of the one channel that is kept, or `None` for all.
         label_column: column of the labels, if there is one; codes are padded with -100.
-        augmentation: applied to training windows, or `None`.
-        seed: of the augmentation.
     """
 
     patch_size: int
     channel: int | None = None
     label_column: str | None = None
-    augmentation: Augmentation | None = None
-    seed: int = 0
 
     def __call__(self, batch: WindowBatch | list[WindowBatch]) -> dict[str, torch.Tensor]:
         if isinstance(batch, list):
             # Loaders that fetch rows one by one.
             tables = pa.concat_tables([part.table for part in batch])
-            batch = WindowBatch(tables, [index for part in batch for index in part.indices], batch[0].epoch)
+            generators = [generator for part in batch for generator in part.generators]
+            batch = WindowBatch(tables, batch[0].augmentation, generators)
         values = input_values_to_numpy(batch.table["input_values"])
         if self.channel is not None:
             keep = slice(self.channel, self.channel + 1)
             values = values[:, keep] if isinstance(values, np.ndarray) else [window[keep] for window in values]
         labels = None if self.label_column is None else labels_to_numpy(batch.table[self.label_column])
-        if self.augmentation is not None:
-            generators = [np.random.default_rng((self.seed, batch.epoch, int(index))) for index in batch.indices]
-            values, labels = self.augmentation(values, labels, generators)
+        if batch.augmentation is not None:
+            values, labels = batch.augmentation(values, labels, batch.generators)
         features = self._pad(values)
         if labels is not None:
             features["labels"] = torch.from_numpy(labels)

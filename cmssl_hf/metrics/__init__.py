@@ -16,13 +16,13 @@ def load_metric(problem_type: str) -> evaluate.Metric:
     if problem_type == "regression":
         from .regression.regression import Regression
 
-        return Regression()
+        return Regression(keep_in_memory=True)
     if problem_type == "single_label_classification":
         from .single_label_classification.single_label_classification import SingleLabelClassification
 
-        return SingleLabelClassification()
+        return SingleLabelClassification(keep_in_memory=True)
     if problem_type == "multi_label_classification":
         from .multi_label_classification.multi_label_classification import MultiLabelClassification
 
-        return MultiLabelClassification()
+        return MultiLabelClassification(keep_in_memory=True)
     raise ValueError(f"There is no metric module for the problem type {problem_type!r}.")

@@ -33,6 +33,8 @@ class CMSSLEncoderPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ("time",)
     supports_gradient_checkpointing = True
+    # Losses are means over the batch; `Trainer` must divide them itself when it accumulates gradients.
+    accepts_loss_kwargs = False
     _no_split_modules = ["CMSSLLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -231,10 +233,10 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
         return nn.functional.mse_loss(logits, labels)
 
     def _label_mean(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(self.config.label_mean or [0.0] * self.config.num_labels)
+        return like.new_tensor(0.0 if self.config.label_mean is None else self.config.label_mean)
 
     def _label_std(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(self.config.label_std or [1.0] * self.config.num_labels)
+        return like.new_tensor(1.0 if self.config.label_std is None else self.config.label_std)
 
     def _to_physical_units(self, logits: torch.Tensor) -> torch.Tensor:
         if self.config.label_mean is None and self.config.label_std is None:

@@ -1,0 +1,193 @@
+"""Arguments of the three stages, and how a YAML file and flags become them."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+
+@dataclass
+class DataArguments:
+    """Which data a run reads."""
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "Name of the dataset, as in `cmssl_hf.load_dataset`; a task brings its own."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    data_dir: str | None = field(default=None, metadata={"help": "Folder with the release."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder for prepared data."})
+    dataset_options: dict | str | None = field(
+        default=None, metadata={"help": "Options of the dataset, e.g. `num_subjects=40,stride_seconds=5`."}
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the data."})
+    do_band_pass: bool = field(default=True, metadata={"help": "Band-pass the signals (ECG 0.5-40 Hz, PPG 0.5-8 Hz)."})
+
+    def __post_init__(self):
+        self.dataset_options = parse_options(self.dataset_options)
+
+
+@dataclass
+class TokenizerArguments:
+    """The tokenizer of stage 1."""
+
+    channels: list[str] = field(
+        default_factory=lambda: ["ecg", "ppg"], metadata={"help": "Signals that are tokenised together."}
+    )
+    config_overrides: dict | str | None = field(
+        default=None,
+        metadata={"help": "Fields of `CMSSLTokenizerConfig`, e.g. `codebook_size=1024,num_hidden_layers=4`."},
+    )
+
+    def __post_init__(self):
+        self.config_overrides = parse_options(self.config_overrides)
+
+
+@dataclass
+class EncoderArguments:
+    """The encoder of stage 2 and the tokenizer it learns from."""
+
+    tokenizer: str = field(metadata={"help": "Folder or Hub id of the tokenizer of stage 1."})
+    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
+    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
+    )
+
+    def __post_init__(self):
+        self.config_overrides = parse_options(self.config_overrides)
+
+
+@dataclass
+class TaskArguments:
+    """The model that is fine-tuned in stage 3, and for what."""
+
+    task: str = field(metadata={"help": "Name of the task, e.g. `bidmc_hr`."})
+    model_name_or_path: str = field(
+        default="small",
+        metadata={"help": "Folder or Hub id of an encoder, or a published size to start from random weights."},
+    )
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
+    time_stretch: float = field(
+        default=1.0, metadata={"help": "Play training windows up to this much faster or slower; rates scale with it."}
+    )
+    amplitude_jitter: float = field(default=0.0, metadata={"help": "Spread of a smooth random gain (training only)."})
+    noise: float = field(default=0.0, metadata={"help": "Largest level of added white noise (training only)."})
+    summary_file: str | None = field(default=None, metadata={"help": "CSV that gets one row for this run."})
+
+    def __post_init__(self):
+        self.config_overrides = parse_options(self.config_overrides)
+
+
+@dataclass
+class StageArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults that all stages share."""
+
+    output_dir: str = field(default="runs/run", metadata={"help": "Folder of the run; a run that is there continues."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: `steps` or `epoch`."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save; the same as `eval_strategy`."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best one stays."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Warm-up steps, or their share if below 1."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+    report_to: str | None = field(default="tensorboard", metadata={"help": "Where to log."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator chooses the columns."})
+    # Codebooks are kept equal by summing over processes; sending buffers around at each step would only cost time.
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See `TrainingArguments`."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See `TrainingArguments`."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without a better one."}
+    )
+    layerwise_lr_decay: float = field(
+        default=1.0, metadata={"help": "Each layer of the encoder learns this much slower than the one above it."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        # On a CPU there is nothing to pin for, and torch warns at every epoch.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
+
+@dataclass
+class TokenizerTrainingArguments(StageArguments):
+    """Training of stage 1."""
+
+    warm_start_steps: int = field(
+        default=200,
+        metadata={
+            "help": "Steps as a plain autoencoder before k-means sets the codebook; 0 starts quantised (published)."
+        },
+    )
+    kmeans_windows: int = field(
+        default=4096,
+        metadata={"help": "Training windows for k-means; 0 leaves the codebook at random (published default)."},
+    )
+    kmeans_iterations: int = field(default=10, metadata={"help": "Iterations of k-means."})
+
+
+@dataclass
+class EncoderTrainingArguments(StageArguments):
+    """Training of stage 2."""
+
+
+@dataclass
+class FinetuningArguments(StageArguments):
+    """Training of stage 3."""
+
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the head; `learning_rate` if left out."}
+    )
+
+
+def parse_options(options: dict | str | None) -> dict[str, Any]:
+    """A dictionary from `"name=value,name=value"`, values read as YAML; a dictionary is returned as it is.
+
+    Raises:
+        ValueError: if a part has no `=`.
+    """
+    if not options:
+        return {}
+    if isinstance(options, dict):
+        return dict(options)
+    parsed = {}
+    for part in options.split(","):
+        name, separator, value = part.partition("=")
+        if not separator:
+            raise ValueError(f"Options are given as `name=value,name=value`, but got {options!r}.")
+        parsed[name.strip()] = yaml.safe_load(value)
+    return parsed
+
+
+def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Reads `[file.yaml ...] [--flag value ...]` into one instance of each dataclass; flags override files, and a later file
+    overrides an earlier one.
+
+    Raises:
+        ValueError: if a file is not a YAML mapping or names an argument that does not exist.
+        FileNotFoundError: if a file does not exist.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    files = []
+    while arguments and not arguments[0].startswith("-"):
+        files.append(Path(arguments.pop(0)))
+    parser = HfArgumentParser(dataclass_types)
+    actions = {action.dest: action for action in parser._actions}
+    for file in files:
+        values = yaml.safe_load(file.read_text()) or {}
+        if not isinstance(values, dict):
+            raise ValueError(f"{file} must hold `name: value` lines.")
+        unknown = sorted(set(values) - set(actions))
+        if unknown:
+            raise ValueError(f"{file} names arguments that do not exist: {', '.join(unknown)}.")
+        for name, value in values.items():
+            # YAML reads 1e-3 as text; argparse converts text, as it does for flags.
+            parser.set_defaults(**{name: value})
+            actions[name].required = False
+    return parser.parse_args_into_dataclasses(args=arguments)

@@ -1,0 +1,95 @@
+"""Stage 2: an encoder of one signal that names the codes of a frozen tokenizer."""
+
+from typing import Any
+
+import numpy as np
+from datasets import DatasetDict
+from transformers import set_seed
+
+from ..data.codes import add_codes, tokenizer_fingerprint
+from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
+from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig
+from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
+from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
+from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
+from .arguments import DataArguments, EncoderArguments, EncoderTrainingArguments
+from .provenance import describe_data
+from .run_folder import RunFolder, model_identity, read_run, training_identity
+from .stage_data import load_stage_data
+from .trainers import EncoderTrainer
+
+
+def pretrain_encoder(
+    encoder_arguments: EncoderArguments,
+    data_arguments: DataArguments,
+    training_arguments: EncoderTrainingArguments,
+) -> dict[str, Any]:
+    """Trains an encoder on the training split, against codes that the tokenizer gives once; test subjects are not touched.
+
+    The run's folder receives the best model with its feature extractor, checkpoints, logs and `run.json`.
+
+    Returns:
+        Validation metrics of the best checkpoint: see `EncoderTrainer`.
+
+    Raises:
+        ValueError: if the encoder does not fit the tokenizer or the data lack a signal.
+    """
+    set_seed(training_arguments.seed)
+    tokenizer = CMSSLTokenizerModel.from_pretrained(encoder_arguments.tokenizer).to(training_arguments.device)
+    config = _encoder_config(encoder_arguments, tokenizer)
+    channel = encoder_arguments.channel
+    # Tokenizer and encoder read the same windows: those with all the signals that either needs.
+    channels = tuple(name for name in PASS_BANDS if name in {*tokenizer.config.channels, channel})
+    tokenizer_extractor = CMSSLFeatureExtractor.from_pretrained(encoder_arguments.tokenizer)
+    settings = {name: getattr(tokenizer_extractor, name) for name in ("do_band_pass", "pass_bands", "do_standardize")}
+    settings |= {"sampling_rate": config.sampling_rate, "patch_size": config.patch_size}
+    splits = load_stage_data(
+        data_arguments,
+        CMSSLFeatureExtractor(channels=channels, **settings),
+        training_arguments,
+        ("train", "validation"),
+    )
+    with training_arguments.main_process_first(desc="tokenising"):
+        coded = DatasetDict(
+            {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in splits.items()}
+        )
+    run = RunFolder(
+        training_arguments.output_dir,
+        {
+            "stage": "encoder",
+            "data": describe_data(splits, data_arguments),
+            "model": model_identity(config),
+            "training": training_identity(training_arguments),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+        },
+        provenance={"builds_on": read_run(encoder_arguments.tokenizer)},
+    )
+    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
+        checkpoint = run.open()
+    columns = ["input_values", "codes"]
+    train_codes = labels_to_numpy(coded["train"].with_format("arrow")[:]["codes"])
+    trainer = EncoderTrainer(
+        model=CMSSLEncoderForPreTraining(config),
+        args=training_arguments,
+        data_collator=WindowsCollator(config.patch_size, channel=channels.index(channel), label_column="codes"),
+        train_dataset=WindowsDataset(coded["train"], columns),
+        eval_dataset=WindowsDataset(coded["validation"], columns),
+        processing_class=CMSSLFeatureExtractor(channels=(channel,), **settings),
+        code_counts=np.bincount(train_codes[train_codes >= 0], minlength=config.codebook_size),
+    )
+    return trainer.run(run, checkpoint)
+
+
+def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel) -> CMSSLEncoderConfig:
+    inherited = {name: getattr(tokenizer.config, name) for name in ("sampling_rate", "patch_size", "codebook_size")}
+    for name, value in inherited.items():
+        wanted = arguments.config_overrides.get(name, value)
+        if wanted != value:
+            raise ValueError(
+                f"The encoder's `{name}` must be that of its tokenizer ({value}), since it predicts one of the tokenizer's"
+                f" codes for each of its patches; but it is {wanted}."
+            )
+    return CMSSLEncoderConfig.from_size(
+        arguments.encoder_size, **{"channels": (arguments.channel,), **inherited, **arguments.config_overrides}
+    )

@@ -1,0 +1,205 @@
+"""Stage 3: a pre-trained (or random) encoder for one task, tested on subjects that no stage has seen."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset
+from transformers import AutoConfig, set_seed
+
+from ..data.augmentation import Augmentation
+from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
+from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
+from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
+from ..tasks import Task, get_task
+from .arguments import DataArguments, FinetuningArguments, TaskArguments
+from .provenance import describe_data, refuse_seen_test_subjects
+from .reports import append_summary, save_predictions
+from .run_folder import RunFolder, model_identity, read_run, training_identity
+from .scoring import classical_predictions, constant_predictions, score
+from .stage_data import load_raw_data, load_stage_data
+from .trainers import FinetuningTrainer
+
+
+logger = logging.getLogger(__name__)
+
+
+def finetune(
+    task_arguments: TaskArguments,
+    data_arguments: DataArguments,
+    training_arguments: FinetuningArguments,
+) -> dict[str, dict[str, float]]:
+    """Fine-tunes on the training subjects, chooses the checkpoint on the validation subjects, and tests once.
+
+    The run's folder receives the best model with its feature extractor, `predictions.csv` (one row per test window with
+    label, prediction and subject), checkpoints, logs and `run.json`.
+
+    Returns:
+        Test metrics of each row of the result table: the model, predicting a constant, and the task's classical method if
+        it has one.
+
+    Raises:
+        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training.
+    """
+    set_seed(training_arguments.seed)
+    task = get_task(task_arguments.task)
+    data_arguments = _data_of_task(task, data_arguments)
+    training_arguments.metric_for_best_model = f"eval_{task.metric_for_best_model}"
+    training_arguments.greater_is_better = task.greater_is_better
+    config, feature_extractor = _pretrained_parts(task, task_arguments, data_arguments)
+    splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
+    data = describe_data(splits, data_arguments)
+    refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
+    train_labels = _labels(splits["train"])
+    _describe_labels(config, task, splits["train"], train_labels)
+    augmentation = Augmentation(
+        time_stretch=task_arguments.time_stretch,
+        scales_labels=task.label_is_rate,
+        amplitude_jitter=task_arguments.amplitude_jitter,
+        noise=task_arguments.noise,
+    )
+    if task_arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
+        raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
+    run = RunFolder(
+        training_arguments.output_dir,
+        {
+            "stage": "finetuning",
+            "task": task.name,
+            "data": data,
+            "model": model_identity(config),
+            "training": training_identity(training_arguments),
+            "initialisation": _initialisation(task_arguments),
+            "freeze_encoder": task_arguments.freeze_encoder,
+            "augmentation": vars(augmentation),
+        },
+        provenance={"builds_on": read_run(task_arguments.model_name_or_path)},
+    )
+    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
+        checkpoint = run.open()
+    trainer = FinetuningTrainer(
+        model=_model(task_arguments, config),
+        args=training_arguments,
+        data_collator=WindowsCollator(config.patch_size, label_column="label"),
+        train_dataset=WindowsDataset(
+            splits["train"], ["input_values", "label"], augmentation=augmentation, seed=training_arguments.seed
+        ),
+        eval_dataset=WindowsDataset(splits["validation"], ["input_values", "label"]),
+        processing_class=feature_extractor,
+        task=task,
+    )
+    trainer.run(run, checkpoint)
+    predicted = trainer.predict(WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test")
+    results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
+    if trainer.is_world_process_zero():
+        test_labels = _labels(splits["test"])
+        constant = constant_predictions(task, train_labels, len(test_labels))
+        results["constant"] = score(task, constant, test_labels)
+        if task.classical_method is not None:
+            predictions, num_failed = classical_predictions(
+                task, load_raw_data(data_arguments)["test"], float(constant[0, 0])
+            )
+            results[task.classical_method] = score(task, predictions, test_labels)
+            if num_failed:
+                logger.warning("%s failed on %d test windows, which got the mean.", task.classical_method, num_failed)
+        save_predictions(run.path / "predictions.csv", task, splits["test"], predicted.predictions, test_labels)
+        run.note_results(results)
+        if task_arguments.summary_file is not None:
+            append_summary(
+                task_arguments.summary_file,
+                {
+                    "task": task.name,
+                    "model": _model_name(task_arguments),
+                    "seed": training_arguments.seed,
+                    "test_windows": len(test_labels),
+                    "test_subjects": len(data["splits"]["test"]["subjects"]),
+                    **results[_model_name(task_arguments)],
+                    "output_dir": str(run.path),
+                },
+            )
+    return results
+
+
+def _data_of_task(task: Task, arguments: DataArguments) -> DataArguments:
+    if arguments.dataset not in (None, task.dataset):
+        raise ValueError(f"The task {task.name} reads the dataset {task.dataset}, not {arguments.dataset}.")
+    return replace(arguments, dataset=task.dataset, dataset_config=arguments.dataset_config or task.config_name)
+
+
+def _is_scratch(name: str) -> bool:
+    return name in ENCODER_SIZES and not Path(name).is_dir()
+
+
+def _model_name(arguments: TaskArguments) -> str:
+    name = arguments.model_name_or_path
+    name = f"{name} from scratch" if _is_scratch(name) else Path(name).name
+    return f"{name}, frozen" if arguments.freeze_encoder else name
+
+
+def _initialisation(arguments: TaskArguments) -> str | dict[str, Any]:
+    """What identifies the starting weights: the identity of the pre-training run, or the name where there is none."""
+    run = read_run(arguments.model_name_or_path)
+    return (
+        arguments.model_name_or_path if run is None else run["identity"]["training"] | {"of": run["identity"]["stage"]}
+    )
+
+
+def _pretrained_parts(
+    task: Task, task_arguments: TaskArguments, data_arguments: DataArguments
+) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
+    name = task_arguments.model_name_or_path
+    if _is_scratch(name):
+        config = CMSSLEncoderConfig.from_size(name, **{"channels": (task.channel,), **task_arguments.config_overrides})
+        extractor = CMSSLFeatureExtractor(
+            channels=config.channels,
+            sampling_rate=config.sampling_rate,
+            patch_size=config.patch_size,
+            do_band_pass=data_arguments.do_band_pass,
+        )
+    else:
+        config = AutoConfig.from_pretrained(name, **task_arguments.config_overrides)
+        extractor = CMSSLFeatureExtractor.from_pretrained(name)
+    if tuple(config.channels) != (task.channel,):
+        raise ValueError(
+            f"The task {task.name} reads {task.channel}, but the model {name} reads {' and '.join(config.channels)}."
+        )
+    return config, extractor
+
+
+def _labels(rows: Dataset) -> np.ndarray:
+    return labels_to_numpy(rows.select_columns(["label"]).with_format("arrow")[:]["label"])
+
+
+def _describe_labels(config: CMSSLEncoderConfig, task: Task, train: Dataset, labels: np.ndarray) -> None:
+    """Writes what the labels mean into the config, so that the saved model answers in physical units and class names."""
+    if task.problem_type == "regression":
+        values = labels.reshape(len(labels), -1)
+        names, config.label_unit = task.label_names, task.unit
+        mean, deviation = values.mean(0), values.std(0)
+        if not (deviation > 0).all():
+            raise ValueError(f"The training labels of {task.name} are constant ({mean}); there is nothing to learn.")
+    else:
+        feature = train.features["label"]
+        if isinstance(feature, ClassLabel):
+            names = feature.names
+        else:
+            names = getattr(getattr(feature, "feature", None), "names", None) or [
+                str(index) for index in range(labels.shape[-1])
+            ]
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in config.id2label.items()}
+    config.problem_type = task.problem_type
+    if task.problem_type == "regression":
+        config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
+
+
+def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:
+    if _is_scratch(arguments.model_name_or_path):
+        model = CMSSLEncoderForSequenceClassification(config)
+    else:
+        model = CMSSLEncoderForSequenceClassification.from_pretrained(arguments.model_name_or_path, config=config)
+    if arguments.freeze_encoder:
+        model.freeze_encoder()
+    return model

@@ -1,0 +1,59 @@
+"""Which subjects a model has seen, and that none of them is tested on."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict
+
+from .arguments import DataArguments
+from .run_folder import read_run
+
+
+def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, Any]:
+    """What a run records of its data: name, configuration, options, and per split fingerprint, size and subjects."""
+    return {
+        "dataset": arguments.dataset,
+        "config": arguments.dataset_config,
+        "options": arguments.dataset_options,
+        "splits": {
+            split: {
+                "fingerprint": rows._fingerprint,
+                "num_windows": len(rows),
+                "subjects": sorted(rows.unique("subject_id")),
+            }
+            for split, rows in dataset.items()
+        },
+    }
+
+
+def subjects_seen(run: dict[str, Any] | None) -> set[tuple[str, str]]:
+    """`(dataset, subject)` of everyone a run and the runs it builds on were trained or validated on."""
+    seen = set()
+    while run is not None:
+        data = run["identity"]["data"]
+        for split in ("train", "validation"):
+            members = data["splits"].get(split, {}).get("subjects", [])
+            seen.update((data["dataset"], subject) for subject in members)
+        run = run.get("builds_on")
+    return seen
+
+
+def refuse_seen_test_subjects(model_folder: str | Path, data: dict[str, Any]) -> None:
+    """Refuses to test a model on subjects it was pre-trained on.
+
+    Args:
+        model_folder: folder of the pre-trained model; one without `run.json` is accepted, since nothing is known of it.
+        data: description of the task's data by [`describe_data`].
+
+    Raises:
+        ValueError: if test subjects are among those that the model or its tokenizer have seen.
+    """
+    if not Path(model_folder).is_dir():
+        return
+    seen = subjects_seen(read_run(model_folder))
+    leaked = [subject for subject in data["splits"]["test"]["subjects"] if (data["dataset"], subject) in seen]
+    if leaked:
+        raise ValueError(
+            f"{model_folder} was pre-trained on {len(leaked)} of the test subjects of {data['dataset']}"
+            f" ({', '.join(leaked[:8])}), so its test results would mean nothing. Pre-train with the same split as the task."
+        )

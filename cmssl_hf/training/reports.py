@@ -1,0 +1,44 @@
+"""Files and tables that a run leaves for people: predictions, the summary over runs, result tables."""
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from ..tasks import Task
+
+
+def save_predictions(path: Path, task: Task, windows: Dataset, predictions: np.ndarray, labels: np.ndarray) -> None:
+    """Writes one row per test window: where it comes from, its label(s), and what the model predicts (physical units, or
+    one logit per class)."""
+    table = windows.select_columns(["subject_id", "record_id", "start_time"]).to_pandas()
+    predictions, labels = predictions.reshape(len(table), -1), labels.reshape(len(table), -1)
+    for column, values in (("label", labels), ("prediction", predictions)):
+        names = task.label_names if len(task.label_names) == values.shape[1] else range(values.shape[1])
+        for name, value in zip(names, values.T):
+            table[column if values.shape[1] == 1 else f"{column}_{name}"] = value
+    table.to_csv(path, index=False)
+
+
+def append_summary(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Appends one row to the CSV of all runs; metrics that earlier rows do not have become new columns."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = pd.DataFrame([{"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), **row}])
+    if path.exists():
+        rows = pd.concat([pd.read_csv(path), rows])
+    temporary = path.with_name(f".{path.name}.tmp")
+    rows.to_csv(temporary, index=False)
+    temporary.replace(path)
+
+
+def result_table(task: Task, results: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown table with one row per method and one column per metric."""
+    title = f"{task.name}, test subjects" + (f" ({task.unit})" if task.unit else "")
+    table = pd.DataFrame(results).T
+    table.index.name = title
+    return table.to_markdown(floatfmt=".3f")

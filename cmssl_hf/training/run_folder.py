@@ -1,0 +1,146 @@
+"""A run's folder: what it is a run of, where it continues, and that nothing else is overwritten."""
+
+import json
+import logging
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+
+_PACKAGES = ("cmssl_hf", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
+
+#: Training arguments that decide the result; others (logging, saving, where to run) may change between restarts.
+_DECISIVE_ARGUMENTS = (
+    "learning_rate",
+    "head_learning_rate",
+    "layerwise_lr_decay",
+    "weight_decay",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "optim",
+    "max_grad_norm",
+    "early_stopping_patience",
+    "warm_start_steps",
+    "kmeans_windows",
+    "kmeans_iterations",
+    "seed",
+)
+
+
+def training_identity(arguments: TrainingArguments) -> dict[str, Any]:
+    """The training arguments that decide a run's result, the global batch size among them."""
+    identity = {name: getattr(arguments, name) for name in _DECISIVE_ARGUMENTS if hasattr(arguments, name)}
+    identity = {name: getattr(value, "value", value) for name, value in identity.items()}
+    batch_size = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+    return {**identity, "global_batch_size": batch_size}
+
+
+def model_identity(config: PreTrainedConfig) -> dict[str, Any]:
+    """The fields of a model's config that decide what it computes."""
+    volatile = ("transformers_version", "architectures", "dtype", "auto_map", "_name_or_path")
+    return {name: value for name, value in config.to_dict().items() if name not in volatile}
+
+
+class RunFolder:
+    """The output folder of one run.
+
+    `run.json` in it holds the run's identity (stage, data, model, training arguments), its provenance (versions, commit, and
+    the runs it builds on), and later its results. It travels with the model, so that a model can say what it was trained on.
+
+    Args:
+        path: the folder.
+        identity: JSON-serialisable description of what is run.
+        provenance: further entries for `run.json` that do not make it another run.
+    """
+
+    def __init__(self, path: str | Path, identity: dict[str, Any], provenance: dict[str, Any] | None = None):
+        self.path = Path(path)
+        # Tuples and the like become what they will be when they are read back.
+        self.identity = json.loads(json.dumps(identity))
+        self.provenance = provenance or {}
+
+    def open(self) -> str | None:
+        """Claims the folder for this run.
+
+        Returns:
+            The checkpoint to continue from, or `None` for a fresh run.
+
+        Raises:
+            FileExistsError: if the folder holds a different run or something else; the message names the differences.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        stored = read_run(self.path)
+        if stored is None:
+            others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+            if others:
+                raise FileExistsError(
+                    f"The output folder {self.path} holds no run but is not empty ({', '.join(sorted(others)[:5])}). Choose"
+                    " another `--output_dir`; nothing was changed."
+                )
+            self._write({"identity": self.identity, "environment": _environment(), **self.provenance})
+            return None
+        differences = list(_differences(stored["identity"], self.identity))
+        if differences:
+            raise FileExistsError(
+                f"The output folder {self.path} already holds a different run. It differs in "
+                + "; ".join(differences[:8])
+                + ". Choose another `--output_dir` or repeat that run's settings; nothing was changed."
+            )
+        checkpoint = get_last_checkpoint(str(self.path))
+        if checkpoint is not None:
+            logger.info("Continuing the run from %s.", checkpoint)
+        return checkpoint
+
+    def note_results(self, results: dict[str, Any]) -> None:
+        """Adds the results of the finished run to `run.json`."""
+        self._write({**read_run(self.path), "results": results})
+
+    def _write(self, content: dict[str, Any]) -> None:
+        # Written beside and moved over: a run that is killed here leaves the old file whole.
+        temporary = self.path / f".{RUN_FILE}.tmp"
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(self.path / RUN_FILE)
+
+
+def read_run(folder: str | Path) -> dict[str, Any] | None:
+    """Content of a folder's `run.json`, or `None` if it has none."""
+    file = Path(folder) / RUN_FILE
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _differences(stored: Any, wanted: Any, name: str = ""):
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for key in sorted({*stored, *wanted}):
+            yield from _differences(stored.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif stored != wanted:
+        yield f"{name} ({stored!r} there, {wanted!r} now)"
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that this package runs from; `None` where it is installed."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,63 @@
+"""Loading a stage's data: released windows to `input_values`, once for all processes of a machine."""
+
+from collections.abc import Sequence
+
+from datasets import DatasetDict
+from transformers import TrainingArguments
+
+from ..data.features import extract_features
+from ..data.loading import load_dataset
+from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from .arguments import DataArguments
+
+
+def load_raw_data(data_arguments: DataArguments) -> DatasetDict:
+    """All splits as the builder gives them."""
+    return load_dataset(
+        data_arguments.dataset,
+        data_arguments.dataset_config,
+        data_dir=data_arguments.data_dir,
+        cache_dir=data_arguments.cache_dir,
+        num_proc=data_arguments.num_proc,
+        **data_arguments.dataset_options,
+    )
+
+
+def load_stage_data(
+    data_arguments: DataArguments,
+    feature_extractor: CMSSLFeatureExtractor,
+    training_arguments: TrainingArguments,
+    splits: Sequence[str],
+) -> DatasetDict:
+    """The named splits of a dataset as `input_values`; the main process of each machine prepares, the others read its cache.
+
+    Raises:
+        ValueError: if the dataset cannot be read with this feature extractor, lacks a split, or two splits share a subject.
+    """
+    with training_arguments.main_process_first(desc="preparing the data"):
+        raw = load_raw_data(data_arguments)
+        missing = [split for split in splits if split not in raw]
+        if missing:
+            raise ValueError(
+                f"{data_arguments.dataset} has no {' and no '.join(missing)} split; it has {', '.join(raw)}."
+            )
+        _refuse_shared_subjects(raw)
+        return DatasetDict(
+            {
+                split: extract_features(raw[split], feature_extractor, num_proc=data_arguments.num_proc)
+                for split in splits
+            }
+        )
+
+
+def _refuse_shared_subjects(dataset: DatasetDict) -> None:
+    subjects = {split: set(rows.unique("subject_id")) for split, rows in dataset.items()}
+    names = list(subjects)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            shared = sorted(subjects[first] & subjects[second])
+            if shared:
+                raise ValueError(
+                    f"The {first} and {second} splits share {len(shared)} subject(s), such as {shared[0]!r}; what is measured"
+                    " would not hold for new people."
+                )

@@ -1,0 +1,198 @@
+"""`transformers.Trainer` for each of the three stages."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+
+from ..tasks import Task
+from .codebook_initialization import initialize_codebook
+from .optimization import parameter_groups
+from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, reconstruction_statistics
+from .run_folder import RunFolder
+from .scoring import score
+
+
+class StageTrainer(Trainer):
+    """What the stages share: early stopping, parameter groups, and the parts of the loss in the log."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            groups = parameter_groups(
+                model,
+                decayed=self.get_decay_parameter_names(model),
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                layerwise_lr_decay=self.args.layerwise_lr_decay,
+                head_learning_rate=getattr(self.args, "head_learning_rate", None),
+            )
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def run(self, folder: RunFolder, checkpoint: str | None) -> dict[str, float]:
+        """Trains, or continues from `checkpoint`; validates the best model and stores it with its results in `folder`.
+
+        Returns:
+            The validation metrics, with the prefix `eval_`.
+        """
+        self.train(resume_from_checkpoint=checkpoint)
+        metrics = self.evaluate()
+        self.save_model()
+        self.save_state()
+        self.save_metrics("eval", metrics)
+        if self.is_world_process_zero():
+            folder.note_results(metrics)
+        return metrics
+
+    def note_loss_part(self, name: str, value: torch.Tensor) -> None:
+        """Adds a part of the training loss to the next log line, without waiting for the device."""
+        self._loss_parts[name].append(value.detach())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._loss_parts:
+            logs.update({name: torch.stack(values).mean().item() for name, values in self._loss_parts.items()})
+            self._loss_parts.clear()
+        super().log(logs, start_time)
+
+
+class TokenizerTrainer(StageTrainer):
+    """Stage 1: an autoencoder for `warm_start_steps`, then k-means, then training with the quantiser.
+
+    Validation reports each channel's L1 and explained variance, commitment, perplexity and codes in use. During the warm
+    start it is done without the quantiser, and no checkpoint of it can become the best one.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        if 0 < self.args.max_steps <= self.args.warm_start_steps:
+            raise ValueError(
+                f"`warm_start_steps` ({self.args.warm_start_steps}) must be fewer than `max_steps` ({self.args.max_steps}):"
+                " nothing would be quantised."
+            )
+        self.add_callback(_CodebookInitialization(self))
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the codebook is in use: always, but for the warm start of a training that is under way."""
+        return not self.is_in_train or self.state.global_step >= self.args.warm_start_steps
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
+    ):
+        outputs = model(**inputs, quantize=self.quantizes)
+        if model.training:
+            self.note_loss_part("reconstruction_loss", outputs.reconstruction_loss)
+            self.note_loss_part("commitment_loss", outputs.commitment_loss)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        statistics = reconstruction_statistics(
+            outputs.reconstruction.float(), inputs["input_values"], inputs.get("attention_mask")
+        )
+        commitment = outputs.commitment_loss.expand(len(statistics))
+        return loss.detach(), (statistics, commitment), outputs.codes
+
+    def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
+        statistics, commitment = evaluation.predictions
+        config = self.model.config
+        metrics = reconstruction_metrics(statistics, config.channels)
+        if self.quantizes:
+            metrics["commitment_loss"] = float(commitment.mean())
+            metrics.update(codebook_metrics(evaluation.label_ids, config.codebook_size))
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        # Without the quantiser the loss is lower than any that follows.
+        return super()._determine_best_metric(metrics, trial) if self.quantizes else False
+
+
+class _CodebookInitialization(TrainerCallback):
+    """Sets the codebook by k-means when the warm start ends, before anything is evaluated or saved."""
+
+    def __init__(self, trainer: TokenizerTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self._initialize_after_warm_start(args, state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._initialize_after_warm_start(args, state)
+
+    def _initialize_after_warm_start(self, args, state):
+        if state.global_step != args.warm_start_steps or args.kmeans_windows == 0:
+            return
+        initialize_codebook(
+            self.trainer.accelerator.unwrap_model(self.trainer.model),
+            self.trainer.train_dataset,
+            self.trainer.accelerator,
+            num_windows=args.kmeans_windows,
+            num_iterations=args.kmeans_iterations,
+            seed=args.seed,
+            windows_per_step=args.train_batch_size * args.world_size,
+        )
+
+
+class EncoderTrainer(StageTrainer):
+    """Stage 2: cross-entropy against the frozen tokenizer's codes.
+
+    Args:
+        code_counts: how often each code occurs in the training set `(codebook_size,)`. Validation compares the
+            cross-entropy with that of always predicting these frequencies.
+    """
+
+    def __init__(self, *args, code_counts: np.ndarray, **kwargs):
+        super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        # One more of each: a code that is new in validation would otherwise be infinitely surprising.
+        self._log_frequencies = np.log((code_counts + 1) / (code_counts + 1).sum())
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        labels = inputs["labels"]
+        log_probabilities = outputs.logits.float().log_softmax(-1)
+        of_label = log_probabilities.gather(-1, labels.clamp(min=0)[..., None])
+        # The number of codes that are more likely than the right one, in place of the whole distribution.
+        rank = (log_probabilities > of_label).sum(-1)
+        return loss.detach(), (-of_label[..., 0], rank), labels
+
+    def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
+        negative_log_likelihood, rank = evaluation.predictions
+        labels = evaluation.label_ids
+        real = labels >= 0
+        return {
+            "cross_entropy": float(negative_log_likelihood[real].mean()),
+            "token_frequency_cross_entropy": float(-self._log_frequencies[labels[real]].mean()),
+            "top1_accuracy": float((rank[real] < 1).mean()),
+            "top5_accuracy": float((rank[real] < 5).mean()),
+        }
+
+
+class FinetuningTrainer(StageTrainer):
+    """Stage 3: labels in physical units, judged by the metric module of the problem type.
+
+    Args:
+        task: what is learnt.
+    """
+
+    def __init__(self, *args, task: Task, **kwargs):
+        super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        self.task = task
+
+    def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
+        return score(self.task, evaluation.predictions, evaluation.label_ids)

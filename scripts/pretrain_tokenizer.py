@@ -1,0 +1,26 @@
+"""Stage 1: trains a tokenizer.
+
+accelerate launch scripts/pretrain_tokenizer.py scripts/configs/pretrain_tokenizer.yaml --output_dir runs/tokenizer
+"""
+
+import json
+
+from cmssl_hf.training.arguments import (
+    DataArguments,
+    TokenizerArguments,
+    TokenizerTrainingArguments,
+    parse_arguments,
+)
+from cmssl_hf.training.command import run_stage
+from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
+
+
+def main() -> None:
+    arguments = parse_arguments((TokenizerArguments, DataArguments, TokenizerTrainingArguments))
+    metrics = run_stage(pretrain_tokenizer, *arguments)
+    if metrics is not None:
+        print(json.dumps(metrics, indent=2))
+
+
+if __name__ == "__main__":
+    main()
