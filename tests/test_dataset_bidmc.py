@@ -131,6 +131,27 @@ class TestSmallRelease:
         )
         assert labelled["signal"] == pairs["ecg"]
 
+    def test_csv_form(self, small_release, tmp_path):
+        folder = tmp_path / "bidmc_csv"
+        folder.mkdir()
+        raw = wfdb.rdrecord(str(small_release / "bidmc08")).p_signal
+        heart_rate = wfdb.rdrecord(str(small_release / "bidmc08n")).p_signal[:, 0]
+        signals = {"Time [s]": np.arange(len(raw)) / 125, " RESP": raw[:, 0], " PLETH": raw[:, 1], " II": raw[:, 2]}
+        pd.DataFrame(signals).to_csv(folder / "bidmc_08_Signals.csv", index=False)
+        numerics = {"Time [s]": np.arange(SECONDS + 1), " HR": heart_rate.round(), " PULSE": 50}
+        pd.DataFrame(numerics).to_csv(folder / "bidmc_08_Numerics.csv", index=False)
+        # Samples are counted from 1 here.
+        columns = [pd.Series(BREATHS[f"ann{number}"]) + 1 for number in (1, 2)]
+        names = ["breaths ann1 [signal sample no]", " breaths ann2 [signal sample no]"]
+        pd.concat(columns, axis=1, keys=names).to_csv(folder / "bidmc_08_Breaths.csv", index=False)
+        (folder / "bidmc_08_Fix.txt").write_text("bidmc_08\nAge: 90+\nGender: F\n")
+        for config, options in (("pairs", {}), ("hr", {}), ("rr", {"annotator": 2})):
+            text, binary = (
+                load_dataset("bidmc", config, data_dir=data_dir, cache_dir=tmp_path / "cache", split="test", **options)
+                for data_dir in (folder, small_release)
+            )
+            assert text.to_list() == binary.to_list()
+
     def test_flat_and_missing_windows_are_dropped_and_counted(self, tmp_path):
         ppg = 0.5 + 0.3 * np.sin(np.arange(SECONDS * 125 + 1) / 10)
         ppg[:1000] = 0.4
