@@ -1,6 +1,6 @@
 """What the builders of ECG recordings share that are labelled as a whole: leads, reading, rows, the split of records."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,6 @@ def read_leads(record: str, leads: Sequence[str], num_samples: int | None = None
     return signals, float(content.fs)
 
 
-def multi_hot(present: Sequence[str], classes: Mapping[str, Any] | Sequence[str]) -> np.ndarray:
+def multi_hot(present: Collection[str], classes: Iterable[str]) -> np.ndarray:
     """Float32 vector with 1 for each of `classes` that is present."""
     return np.array([name in present for name in classes], dtype=np.float32)

@@ -1,0 +1,99 @@
+"""PhysioNet/CinC Challenge 2017: single-lead ECGs of 9 to 61 s labelled normal, atrial fibrillation, other or noisy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from cmssl_hf.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.ecg_recordings import EcgRecordingBuilder, RecordSplitConfig, read_leads
+
+
+_CITATION = """\
+@inproceedings{clifford2017af,
+  title = {{AF} Classification from a Short Single Lead {ECG} Recording: the {PhysioNet/Computing in Cardiology} Challenge 2017},
+  author = {Clifford, Gari D. and Liu, Chengyu and Moody, Benjamin and Lehman, Li-wei H. and Silva, Ikaro and Li, Qiao and
+            Johnson, A. E. and Mark, Roger G.},
+  booktitle = {Computing in Cardiology}, volume = {44}, year = {2017}, doi = {10.22489/CinC.2017.065-469}
+}
+"""
+
+#: Normal rhythm, atrial fibrillation, other rhythm, too noisy to classify.
+CLASSES = ("N", "A", "O", "~")
+SAMPLING_RATE = 300
+#: The published code pads every recording with zeros to the length of the longest before it squeezes it.
+PAPER_PADDED_SAMPLES = 61 * SAMPLING_RATE
+REFERENCE = "REFERENCE-v3.csv"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording: path without extension, and its class."""
+
+    path: str
+    label: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class Physionet2017(EcgRecordingBuilder):
+    """Reads the recordings of `training2017` that `REFERENCE-v3.csv` lists."""
+
+    BUILDER_CONFIG_CLASS = RecordSplitConfig
+    BUILDER_CONFIGS = [
+        RecordSplitConfig(name="rhythm", description="one of four classes, at full length"),
+        RecordSplitConfig(name="paper", description="as `rhythm`, padded to 61 s and squeezed to 1250 samples"),
+    ]
+    DEFAULT_CONFIG_NAME = "rhythm"
+    TITLE = "the PhysioNet/CinC Challenge 2017"
+    EXPECTED = f"`{REFERENCE}` and `training2017/A*.hea`, `.mat`"
+    DOWNLOAD_URL = tuple(
+        f"https://physionet.org/files/challenge-2017/1.0.0/{file}"
+        for file in ("training2017.zip", REFERENCE, "SHA256SUMS.txt")
+    )
+    HOW_TO_GET = (
+        f"Download {' and '.join(DOWNLOAD_URL[:2])} and extract the archive beside the table, or leave `data_dir` out."
+    )
+
+    def _info(self):
+        return datasets.DatasetInfo(
+            description=__doc__,
+            features=self.recording_features(datasets.ClassLabel(names=list(CLASSES))),
+            homepage="https://physionet.org/content/challenge-2017/1.0.0/",
+            license="ODC-By 1.0",
+            citation=_CITATION,
+        )
+
+    def _list_records(self, dl_manager):
+        folder = self.release_folder(dl_manager)
+        references = sorted(folder.rglob(REFERENCE))
+        if not references:
+            raise self.not_the_release(folder, f"it has no {REFERENCE}")
+        recordings = _read_reference(references[0], folder)
+        return self.config.divide(recordings, classes=[recording.label for recording in recordings])
+
+    def _record_tables(self, record, counter):
+        signals, sampling_rate = read_leads(record.path, ["ECG"])
+        if self.config.name == "paper":
+            signals = np.pad(signals, [(0, 0), (0, max(0, PAPER_PADDED_SAMPLES - signals.shape[1]))])
+        yield from self.recording_table(
+            signals, sampling_rate, Path(record.path).name, counter, label=CLASSES.index(record.label)
+        )
+
+
+def _read_reference(reference: Path, folder: Path) -> list[Recording]:
+    with damaged_if_unreadable(reference):
+        table = pd.read_csv(reference, header=None, names=["record", "label"], dtype=str)
+    unknown = sorted(set(table["label"].astype(str)) - set(CLASSES))
+    if unknown:
+        raise DamagedRecordError(f"{reference} has labels other than {', '.join(CLASSES)}: {', '.join(unknown[:5])}.")
+    where = {path.stem: path.with_suffix("") for path in folder.rglob("A[0-9][0-9][0-9][0-9][0-9].hea")}
+    absent = [record for record in table["record"] if record not in where]
+    if absent:
+        raise DamagedRecordError(
+            f"{reference} lists {len(absent)} recordings that are not there, such as {absent[0]}."
+        )
+    return [Recording(str(where[record]), label) for record, label in zip(table["record"], table["label"])]

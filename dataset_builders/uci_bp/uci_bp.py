@@ -1,0 +1,135 @@
+"""UCI cuff-less blood pressure, benchmark release: 5 s windows of PPG at 125 Hz with systolic and diastolic pressure."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from scipy.io import loadmat
+
+from cmssl_hf.dataset_builder import (
+    DamagedRecordError,
+    SignalBuilderConfig,
+    SignalDatasetBuilder,
+    damaged_if_unreadable,
+    labelled_features,
+)
+from cmssl_hf.paper_protocol import PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.windows import usable_windows
+
+
+_CITATION = """\
+@article{gonzalez2023benchmark,
+  title = {A benchmark for machine-learning based non-invasive blood pressure estimation using photoplethysmogram},
+  author = {Gonz{\\'a}lez, Sergio and Hsieh, Wan-Ting and Chen, Trista Pei-Chun},
+  journal = {Scientific Data}, volume = {10}, pages = {149}, year = {2023}, doi = {10.1038/s41597-023-02020-6}
+}
+@article{kachuee2017cuffless,
+  title = {Cuffless Blood Pressure Estimation Algorithms for Continuous Health-Care Monitoring},
+  author = {Kachuee, Mohammad and Kiani, Mohammad Mahdi and Mohammadzade, Hoda and Shabany, Mahdi},
+  journal = {IEEE Transactions on Biomedical Engineering}, volume = {64}, number = {4}, pages = {859--869}, year = {2017}
+}
+"""
+
+SAMPLING_RATE = 125.0
+WINDOW_SAMPLES = 625
+_FILES = {"train": "signal_fold_2.mat", "validation": "signal_fold_1.mat", "test": "signal_fold_0.mat"}
+_ROWS_PER_TABLE = 4096
+
+
+@dataclass
+class UciBpConfig(SignalBuilderConfig):
+    """Options of `uci_bp`.
+
+    Args:
+        label: of the configuration `paper`: `"sbp"`, `"dbp"` or `"bp"`. The others are named after theirs.
+    """
+
+    label: str | None = None
+
+
+class UciBp(SignalDatasetBuilder):
+    """Reads the three folds of the release, one of which is for training, one for validation and one for testing."""
+
+    BUILDER_CONFIG_CLASS = UciBpConfig
+    BUILDER_CONFIGS = [
+        UciBpConfig(name="bp", label="bp", description="systolic and diastolic pressure (mmHg)"),
+        UciBpConfig(name="sbp", label="sbp", description="systolic pressure (mmHg)"),
+        UciBpConfig(name="dbp", label="dbp", description="diastolic pressure (mmHg)"),
+        UciBpConfig(name="paper", label="bp", description="stretched to 1250 samples"),
+    ]
+    DEFAULT_CONFIG_NAME = "bp"
+    TITLE = "the benchmark release of the UCI cuff-less blood pressure data"
+    EXPECTED = "`signal_fold_0.mat`, `signal_fold_1.mat` and `signal_fold_2.mat`"
+    DOWNLOAD_URL = "https://figshare.com/ndownloader/files/38671886"
+    HOW_TO_GET = (
+        f"Download {DOWNLOAD_URL} (of https://doi.org/10.6084/m9.figshare.c.6150390), extract it and give the folder"
+        " `uci2_dataset`, or leave `data_dir` out."
+    )
+
+    def _info(self):
+        allowed = ("sbp", "dbp", "bp") if self.config.name == "paper" else (self.config.name,)
+        if self.config.label not in allowed:
+            raise ValueError(
+                f"`label` of the configuration {self.config.name!r} must be {' or '.join(map(repr, allowed))}, but is"
+                f" {self.config.label!r}."
+            )
+        pressure = datasets.Value("float32")
+        return datasets.DatasetInfo(
+            description=__doc__,
+            features=labelled_features(
+                datasets.Sequence(pressure) if self.config.label == "bp" else pressure, sbp=pressure, dbp=pressure
+            ),
+            homepage="https://doi.org/10.6084/m9.figshare.c.6150390",
+            license="CC BY 4.0",
+            citation=_CITATION,
+        )
+
+    def _list_records(self, dl_manager):
+        folder = self.release_folder(dl_manager)
+        records = {}
+        for split, name in _FILES.items():
+            found = sorted(folder.rglob(name))
+            if not found:
+                raise self.not_the_release(folder, f"it has no {name}")
+            records[split] = [str(found[0])]
+        return records
+
+    def _record_tables(self, record, counter):
+        with damaged_if_unreadable(record):
+            content = loadmat(record, variable_names=["patient", "trial", "SP", "DP", "signal"])
+            signal, sbp, dbp, patients, trials = _checked(Path(record), content)
+        for first in range(0, len(signal), _ROWS_PER_TABLE):
+            rows = slice(first, first + _ROWS_PER_TABLE)
+            pressures = np.stack([sbp[rows], dbp[rows]], axis=1)
+            kept = usable_windows([signal[rows]], counter, labels=pressures)
+            windows, pressures = signal[rows][kept], pressures[kept]
+            labels = {"sbp": pressures[:, 0], "dbp": pressures[:, 1], "bp": pressures}
+            trial_numbers = np.array([int(trial.rpartition("_")[2]) for trial in trials[rows][kept]])
+            paper = self.config.name == "paper"
+            yield self.to_table(
+                signal=stretch(windows) if paper else windows,
+                sampling_rate=PAPER_SAMPLING_RATE if paper else SAMPLING_RATE,
+                subject_id=patients[rows][kept],
+                record_id=trials[rows][kept],
+                start_time=trial_numbers * (WINDOW_SAMPLES / SAMPLING_RATE),
+                label=labels[self.config.label],
+                sbp=pressures[:, 0],
+                dbp=pressures[:, 1],
+            )
+
+
+def _checked(path: Path, content: dict) -> tuple[np.ndarray, ...]:
+    """Signals `(rows, 625)` and, each `(rows,)`, systolic and diastolic pressures, patients and trials."""
+    missing = [name for name in ("patient", "trial", "SP", "DP", "signal") if name not in content]
+    if missing:
+        raise DamagedRecordError(f"{path} has no variable {', '.join(missing)}.")
+    signal = content["signal"]
+    if signal.ndim != 2 or signal.shape[1] != WINDOW_SAMPLES or len(signal) == 0:
+        raise DamagedRecordError(f"{path}: `signal` has shape {signal.shape} instead of (rows, {WINDOW_SAMPLES}).")
+    columns = [content[name].ravel() for name in ("SP", "DP", "patient", "trial")]
+    if any(len(column) != len(signal) for column in columns):
+        raise DamagedRecordError(f"{path} has {len(signal)} signals but {[len(column) for column in columns]} labels.")
+    # Texts of a MATLAB array all have the length of the longest.
+    patients, trials = (np.char.strip(column.astype(str)) for column in columns[2:])
+    return signal, *columns[:2], patients, trials
