@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..data.augmentation import Augmentation
+
 
 @dataclass
 class DataArguments:
@@ -31,7 +33,27 @@ class DataArguments:
 
 
 @dataclass
-class TokenizerArguments:
+class AugmentationArguments:
+    """Random changes of training windows; see `cmssl_hf.data.augmentation.Augmentation`."""
+
+    time_stretch: float = field(
+        default=1.0, metadata={"help": "Play training windows up to this much faster or slower; rates scale with it."}
+    )
+    amplitude_jitter: float = field(default=0.0, metadata={"help": "Spread of a smooth random gain (training only)."})
+    noise: float = field(default=0.0, metadata={"help": "Largest level of added white noise (training only)."})
+
+    def augmentation(self, scales_labels: bool = False) -> Augmentation:
+        """The augmentation; `scales_labels` where labels are rates."""
+        return Augmentation(
+            time_stretch=self.time_stretch,
+            scales_labels=scales_labels,
+            amplitude_jitter=self.amplitude_jitter,
+            noise=self.noise,
+        )
+
+
+@dataclass(kw_only=True)
+class TokenizerArguments(AugmentationArguments):
     """The tokenizer of stage 1."""
 
     channels: list[str] = field(
@@ -61,8 +83,8 @@ class EncoderArguments:
         self.config_overrides = parse_options(self.config_overrides)
 
 
-@dataclass
-class TaskArguments:
+@dataclass(kw_only=True)
+class TaskArguments(AugmentationArguments):
     """The model that is fine-tuned in stage 3, and for what."""
 
     task: str = field(metadata={"help": "Name of the task, e.g. `bidmc_hr`."})
@@ -74,11 +96,6 @@ class TaskArguments:
         default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
-    time_stretch: float = field(
-        default=1.0, metadata={"help": "Play training windows up to this much faster or slower; rates scale with it."}
-    )
-    amplitude_jitter: float = field(default=0.0, metadata={"help": "Spread of a smooth random gain (training only)."})
-    noise: float = field(default=0.0, metadata={"help": "Largest level of added white noise (training only)."})
     summary_file: str | None = field(default=None, metadata={"help": "CSV that gets one row for this run."})
 
     def __post_init__(self):

@@ -9,7 +9,6 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from transformers import AutoConfig, set_seed
 
-from ..data.augmentation import Augmentation
 from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
@@ -55,12 +54,7 @@ def finetune(
     refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, splits["train"], train_labels)
-    augmentation = Augmentation(
-        time_stretch=task_arguments.time_stretch,
-        scales_labels=task.label_is_rate,
-        amplitude_jitter=task_arguments.amplitude_jitter,
-        noise=task_arguments.noise,
-    )
+    augmentation = task_arguments.augmentation(scales_labels=task.label_is_rate)
     if task_arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
         raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
     run = RunFolder(

@@ -1,6 +1,6 @@
 """Files and tables that a run leaves for people: predictions, the summary over runs, result tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,3 +42,19 @@ def result_table(task: Task, results: Mapping[str, Mapping[str, float]]) -> str:
     table = pd.DataFrame(results).T
     table.index.name = title
     return table.to_markdown(floatfmt=".3f")
+
+
+def spread_table(results: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> str:
+    """Markdown table of `(task, row)` to the metrics of several seeds: mean, and standard deviation where there are several.
+
+    The decimals are those of `result_table`.
+    """
+    rows = []
+    for (task_name, row), runs in results.items():
+        table = pd.DataFrame(runs)
+        cells = {
+            metric: f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 and values.std() > 0 else "")
+            for metric, values in table.items()
+        }
+        rows.append({"task": task_name, "model": row, "seeds": len(runs), **cells})
+    return pd.DataFrame(rows).fillna("").to_markdown(index=False)

@@ -37,6 +37,7 @@ def pretrain_tokenizer(
         do_band_pass=data_arguments.do_band_pass,
     )
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
+    augmentation = tokenizer_arguments.augmentation()
     run = RunFolder(
         training_arguments.output_dir,
         {
@@ -44,6 +45,7 @@ def pretrain_tokenizer(
             "data": describe_data(splits, data_arguments),
             "model": model_identity(config),
             "training": training_identity(training_arguments),
+            "augmentation": vars(augmentation),
         },
     )
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
@@ -52,7 +54,9 @@ def pretrain_tokenizer(
         model=CMSSLTokenizerModel(config),
         args=training_arguments,
         data_collator=WindowsCollator(config.patch_size),
-        train_dataset=WindowsDataset(splits["train"], ["input_values"]),
+        train_dataset=WindowsDataset(
+            splits["train"], ["input_values"], augmentation=augmentation, seed=training_arguments.seed
+        ),
         eval_dataset=WindowsDataset(splits["validation"], ["input_values"]),
         processing_class=feature_extractor,
     )
