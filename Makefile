@@ -1,0 +1,30 @@
+# make quickstart   all three stages on simulated recordings; DATA=<folder of the BIDMC release> for real ones
+# make test         code style and tests
+# Each sets up a virtual environment in .venv first and reuses it afterwards.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RUN ?= quickstart_run
+
+.PHONY: quickstart test test-long clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/python scripts/quickstart.py --output_dir "$(RUN)" $(if $(DATA),--data_dir "$(DATA)")
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(RUN) *.egg-info .pytest_cache .ruff_cache
