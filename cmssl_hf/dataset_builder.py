@@ -170,7 +170,9 @@ class WindowedConfig(SubjectSplitConfig):
 
 
 @dataclass
-class _SplitCounts:
+class SplitCounts:
+    """What became of windows and recordings: the outcomes of windows, and the unreadable recordings with the reason."""
+
     windows: DropCounter = field(default_factory=DropCounter)
     damaged_records: dict[str, str] = field(default_factory=dict)
 
@@ -199,7 +201,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._counts = _SplitCounts()
+        self._counts = SplitCounts()
         self._report = {"splits": {}, "skipped_records": {}}
         self._num_records = 0
 
@@ -273,6 +275,29 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
         """
         return json.loads((Path(self.cache_dir) / REPORT_FILE).read_text())
 
+    def list_records(self) -> dict[str, list]:
+        """The recordings of each split, for programs that keep the rows elsewhere than in the cache of `datasets`; the
+        release is downloaded first where that is needed."""
+        config = datasets.DownloadConfig(cache_dir=self._cache_downloaded_dir)
+        manager = datasets.DownloadManager(dataset_name=self.name, download_config=config)
+        return {split.name: split.gen_kwargs["records"] for split in self._split_generators(manager)}
+
+    @property
+    def skipped_records(self) -> dict[str, str]:
+        """The recordings that were not listed because they hold nothing that the builder reads, with the reason."""
+        return self._report["skipped_records"]
+
+    def read_records(self, records: Sequence, counts: SplitCounts) -> Iterator[pa.Table]:
+        """Yields the rows of recordings out of `list_records`; `counts` receives what was kept and left out.
+
+        Raises:
+            DamagedRecordError: if a recording cannot be read and `max_damaged_share` is 0.
+            ValueError: if more recordings cannot be read than `max_damaged_share` of all allows.
+        """
+        self._counts = counts
+        for _, table in self._generate_tables(records):
+            yield table
+
     def to_table(self, **columns: Any) -> pa.Table:
         """Makes a table with the builder's features.
 
@@ -319,7 +344,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
 
     def _prepare_split(self, split_generator, **kwargs):
         super()._prepare_split(split_generator, **kwargs)
-        counts = _SplitCounts()
+        counts = SplitCounts()
         for path in sorted(Path(self._output_dir).glob("counts-*.json")):
             counts.add(json.loads(path.read_text()))
             path.unlink()
@@ -338,7 +363,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
 
     def _prepare_split_single(self, gen_kwargs, fpath, file_format, max_shard_size, job_id):
         # With `num_proc` this runs in other processes, whose counts come back through files.
-        self._counts = _SplitCounts()
+        self._counts = SplitCounts()
         try:
             yield from super()._prepare_split_single(
                 gen_kwargs=gen_kwargs,

@@ -84,8 +84,24 @@ def usable_windows(
         Boolean mask of shape `(number,)`.
     """
     labels = np.zeros(len(windows[0])) if labels is None else labels
-    usable = [counter.usable(*signals, label=label) for *signals, label in zip(*windows, labels)]
-    return np.array(usable, dtype=bool)
+    usable = np.logical_and.reduce([_surely_usable(signals) for signals in windows])
+    usable &= ~np.isnan(labels).any(axis=tuple(range(1, np.ndim(labels))))
+    counter["kept"] += int(usable.sum())
+    for row in np.flatnonzero(~usable):
+        usable[row] = counter.usable(*(signals[row] for signals in windows), label=labels[row])
+    return usable
+
+
+def _surely_usable(signals: Sequence[np.ndarray]) -> np.ndarray:
+    """Mask of the windows that cannot be flat, because too few of their samples equal the one before; it takes a fraction
+    of the time of looking for runs. Of windows that differ in length none is sure."""
+    if not isinstance(signals, np.ndarray) or signals.size == 0:
+        return np.zeros(len(signals), dtype=bool)
+    largest = np.abs(signals).max(axis=1)
+    with np.errstate(invalid="ignore"):
+        steps = np.abs(np.diff(signals, axis=1))
+    equal = np.count_nonzero(steps <= _FLAT_TOLERANCE * np.maximum(1.0, largest)[:, None], axis=1)
+    return np.isfinite(largest) & (equal + 1 <= LONGEST_FLAT_SHARE * signals.shape[1])
 
 
 def iter_windows(

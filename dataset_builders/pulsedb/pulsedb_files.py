@@ -1,0 +1,234 @@
+"""The three kinds of MATLAB v7.3 files of PulseDB: Segment files, Subset files and Info files."""
+
+import dataclasses
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cmssl_hf.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.matlab import CellArray, read_elements
+
+
+logger = logging.getLogger(__name__)
+
+SEGMENT_SAMPLES = 1250
+#: Fields of a Segment file; the filtered ones are channels of a Subset file too.
+SIGNAL_FIELDS = {"filtered": {"ecg": "ECG_F", "ppg": "PPG_F"}, "raw": {"ecg": "ECG_Raw", "ppg": "PPG_Raw"}}
+
+_SUBSET_CHANNELS = {"ecg": 0, "ppg": 1}
+_SOURCE_DIGITS = {"0": "mimic", "1": "vitaldb"}
+
+# A float64 signal of this many segments takes 5 MB; of the longer slice, 41 MB.
+_SEGMENTS_AT_A_TIME = 512
+_SUBSET_SLICE = 4096
+
+
+@dataclass
+class Segments:
+    """Some segments: signals `(segments, 1250)` by modality, pressures in mmHg, ages in years, all NaN where unknown.
+
+    `start_time` (s, in the recording) and `segment_index` (position in the Segment file, from 1) are `None` where the file
+    does not tell.
+    """
+
+    signals: dict[str, np.ndarray]
+    subject_id: np.ndarray
+    record_id: np.ndarray
+    sbp: np.ndarray
+    dbp: np.ndarray
+    age: np.ndarray
+    sex: np.ndarray
+    start_time: np.ndarray | None = None
+    segment_index: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """All segments of one subject, or those at the positions `rows` (from 0)."""
+
+    path: str
+    subject_id: str
+    rows: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        return frozenset([self.subject_id])
+
+    def of_subjects(self, subjects: set[str]) -> "SegmentFile | None":
+        """The part of it that is of these subjects."""
+        return self if self.subject_id in subjects else None
+
+    def read(self, modalities: Sequence[str], signals: str) -> Iterator[Segments]:
+        """Reads the segments, some at a time.
+
+        Args:
+            modalities: `"ecg"` and/or `"ppg"`.
+            signals: `"filtered"` or `"raw"`.
+
+        Raises:
+            DamagedRecordError: if the file cannot be read, is not the subject's, or lacks a wanted segment.
+        """
+        with damaged_if_unreadable(self.path), h5py.File(self.path) as file:
+            struct = file["Subj_Wins"]
+            if "MATLAB_empty" in struct.attrs:
+                return
+            fields = {modality: CellArray(struct[SIGNAL_FIELDS[signals][modality]]) for modality in modalities}
+            others = {name: CellArray(struct[name]) for name in ("CaseID", "SegSBP", "SegDBP", "Age")}
+            times = CellArray(struct["T"]) if "T" in struct else None
+            number = self.subject_id.partition("_")[2]
+            first_segment = slice(1)
+            sex = _sex(*CellArray(struct["Gender"], first_segment).texts())
+            if CellArray(struct["SubjectID"], first_segment).texts() != [number]:
+                raise DamagedRecordError(f"{self.path} does not hold the segments of {number}.")
+            available = len(others["CaseID"])
+            rows = np.arange(available) if self.rows is None else np.array(self.rows)
+            if rows.max(initial=-1) >= available:
+                raise DamagedRecordError(f"{self.path} has {available} segments, but not the wanted {rows.max() + 1}.")
+            for first in range(0, len(rows), _SEGMENTS_AT_A_TIME):
+                some = rows[first : first + _SEGMENTS_AT_A_TIME]
+                yield Segments(
+                    signals={name: field.vectors(SEGMENT_SAMPLES, some) for name, field in fields.items()},
+                    subject_id=np.full(len(some), self.subject_id),
+                    record_id=np.array([f"{self.subject_id}_{case}" for case in others["CaseID"].texts(some)]),
+                    sbp=others["SegSBP"].numbers(some),
+                    dbp=others["SegDBP"].numbers(some),
+                    age=others["Age"].numbers(some),
+                    sex=np.full(len(some), sex),
+                    start_time=None if times is None else times.vectors(SEGMENT_SAMPLES, some)[:, 0],
+                    segment_index=some + 1,
+                )
+
+
+@dataclass(frozen=True)
+class SubsetSlice:
+    """The segments `start` to `stop` (from 0) of a Subset file that are of certain `subjects`.
+
+    `segment_indices` are the positions (from 1) of all segments of the slice in the Segment files, where an Info file tells.
+    """
+
+    path: str
+    start: int
+    stop: int
+    subjects: frozenset[str]
+    segment_indices: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}, segments {self.start + 1} to {self.stop}"
+
+    def of_subjects(self, subjects: set[str]) -> "SubsetSlice | None":
+        """The part of it that is of these subjects."""
+        common = self.subjects & subjects
+        return dataclasses.replace(self, subjects=common) if common else None
+
+    def read(self, modalities: Sequence[str], signals: str) -> Iterator[Segments]:
+        """Reads the segments at once.
+
+        Args:
+            modalities: `"ecg"` and/or `"ppg"`.
+            signals: `"filtered"`; a Subset file holds no others.
+
+        Raises:
+            DamagedRecordError: if they cannot be read.
+        """
+        rows = slice(self.start, self.stop)
+        with damaged_if_unreadable(self), h5py.File(self.path) as file:
+            subset = file["Subset"]
+            subject_id = np.array([subject_identity(text) for text in CellArray(subset["Subject"], rows).texts()])
+            kept = np.isin(subject_id, [*self.subjects])
+            # Sex belongs to the person: one text to read instead of hundreds.
+            _, first_segments, person = np.unique(subject_id, return_index=True, return_inverse=True)
+            sexes = np.array(
+                [_sex(text) for text in CellArray(subset["Gender"], rows).texts(first_segments)], dtype=object
+            )
+            segments = Segments(
+                signals={
+                    name: np.ascontiguousarray(subset["Signals"][:, _SUBSET_CHANNELS[name], rows].T[kept])
+                    for name in modalities
+                },
+                subject_id=subject_id[kept],
+                record_id=subject_id[kept],
+                sbp=read_elements(subset["SBP"], rows)[kept],
+                dbp=read_elements(subset["DBP"], rows)[kept],
+                age=read_elements(subset["Age"], rows)[kept],
+                sex=sexes[person][kept],
+                segment_index=None if self.segment_indices is None else np.array(self.segment_indices)[kept],
+            )
+        yield segments
+
+
+def subset_slices(path: Path, info: Mapping[str, Sequence[int]] | None) -> list[SubsetSlice]:
+    """The slices of a Subset file.
+
+    Args:
+        path: the Subset file.
+        info: what `read_info` returns for its Info file, if there is one.
+
+    Raises:
+        DamagedRecordError: if it cannot be read.
+    """
+    with damaged_if_unreadable(path), h5py.File(path) as file:
+        signals = file["Subset/Signals"]
+        if signals.ndim != 3 or signals.shape[:2] != (SEGMENT_SAMPLES, 3):
+            raise DamagedRecordError(f"{path}: Signals should have shape (1250, 3, N), but has {signals.shape}.")
+        subjects = [subject_identity(text) for text in CellArray(file["Subset/Subject"]).texts()]
+        # Slices end where compressed chunks end, so that no chunk is decompressed twice.
+        chunk = signals.chunks[2] if signals.chunks else 1
+        step = max(chunk, _SUBSET_SLICE // chunk * chunk)
+    indices = None
+    if info is not None:
+        if [subject for subject, rows in info.items() for _ in rows] == subjects:
+            indices = [index for rows in info.values() for index in rows]
+        else:
+            logger.warning("%s does not list the segments of its Info file; `segment_index` stays empty.", path)
+    return [
+        SubsetSlice(
+            path=str(path),
+            start=start,
+            stop=min(start + step, len(subjects)),
+            subjects=frozenset(subjects[start : start + step]),
+            segment_indices=indices and tuple(indices[start : start + step]),
+        )
+        for start in range(0, len(subjects), step)
+    ]
+
+
+def read_info(path: Path) -> dict[str, list[int]]:
+    """Reads an Info file: the positions (from 1) of its segments in the Segment file of each subject, in the order in
+    which the release writes a subset.
+
+    Raises:
+        DamagedRecordError: if it cannot be read.
+    """
+    with damaged_if_unreadable(path), h5py.File(path) as file:
+        # The variable may have any name; MATLAB's own groups begin with "#".
+        struct = file[next(name for name in file if not name.startswith("#"))]
+        names = CellArray(struct["Subj_Name"]).texts()
+        indices = CellArray(struct["Subj_SegIDX"]).numbers().astype(int).tolist()
+        info = {subject_identity(name): [] for name in sorted(set(names))}
+        for name, index in zip(names, indices):
+            info[subject_identity(name)].append(index)
+    return info
+
+
+def subject_identity(text: str) -> str:
+    """`"mimic_p000003"` for the release's `"p0000030"`: the same number is another person in the other source.
+
+    Raises:
+        ValueError: if it is not a SubjectID that ends in the digit of its source.
+    """
+    match = re.fullmatch(r"(p\d{6})_?([01])", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a SubjectID followed by the digit of its source.")
+    return f"{_SOURCE_DIGITS[match[2]]}_{match[1]}"
+
+
+def _sex(text: str) -> str | None:
+    return text.upper() or None
