@@ -184,10 +184,10 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             which the published code uses for "linear probing" too; `"linear"` is one linear layer.
         regression_loss (`"mse"` or `"huber"`, *optional*, defaults to `"mse"`):
             Loss on the standardised labels when `problem_type="regression"`.
-        label_mean (`tuple[float, ...]`, *optional*):
-            Mean of each regression label over the training set, in physical units.
-        label_std (`tuple[float, ...]`, *optional*):
-            Standard deviation of each regression label over the training set, in physical units.
+        label_mean (`float` or `tuple[float, ...]`, *optional*):
+            Mean of each regression label over the training set, in physical units; one number serves all labels.
+        label_std (`float` or `tuple[float, ...]`, *optional*):
+            Standard deviation of each regression label over the training set, likewise.
         label_unit (`str`, *optional*):
             Unit of the regression labels, e.g. `"bpm"` or `"mmHg"`.
     """
@@ -210,8 +210,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     initializer_range: float = 0.03
     classifier_head: Literal["mlp", "linear"] = "mlp"
     regression_loss: Literal["mse", "huber"] = "mse"
-    label_mean: list[float] | tuple[float, ...] | None = None
-    label_std: list[float] | tuple[float, ...] | None = None
+    label_mean: float | list[float] | tuple[float, ...] | None = None
+    label_std: float | list[float] | tuple[float, ...] | None = None
     label_unit: str | None = None
 
     def __post_init__(self, **kwargs):
@@ -231,9 +231,10 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         _check_heads(self.hidden_size, self.num_attention_heads)
         for name in ("label_mean", "label_std"):
             values = getattr(self, name)
-            if values is not None and len(values) != self.num_labels:
+            if isinstance(values, (list, tuple)) and len(values) != self.num_labels:
                 raise ValueError(f"`{name}` must hold one value per label ({self.num_labels}), but is {values}.")
-        if self.label_std is not None and not all(value > 0 for value in self.label_std):
+        deviations = self.label_std if isinstance(self.label_std, (list, tuple)) else [self.label_std]
+        if any(value is not None and not value > 0 for value in deviations):
             raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")
 
 

@@ -32,6 +32,7 @@ class CMSSLEncoderPreTrainedModel(PreTrainedModel):
     base_model_prefix = "encoder"
     main_input_name = "input_values"
     input_modalities = ("time",)
+    _input_embed_layer = "patch_projection"
     supports_gradient_checkpointing = True
     # Losses are means over the batch; `Trainer` must divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False

@@ -215,6 +215,12 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
             latents=latents,
         )
 
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.patch_projection
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.patch_projection = value
+
     def encode(self, input_values: torch.FloatTensor, attention_mask: torch.Tensor | None = None) -> torch.LongTensor:
         """Codes `(batch, num_patches)` of signals `(batch, channels, samples)`; -100 where a patch is all padding."""
         _, patches, real = self._patch(input_values, attention_mask)
