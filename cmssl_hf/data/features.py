@@ -1,6 +1,7 @@
 """From raw windows to the models' input, once: a cached, memory-mapped column `input_values`."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -93,15 +94,25 @@ def extract_table(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, col
     for rate in np.unique(rates):
         rows = np.flatnonzero(rates == rate)
         of_rate = {channel: [all_rows[row] for row in rows] for channel, all_rows in signals.items()}
+        extract = functools.partial(feature_extractor, sampling_rate=float(rate), padding=False)
         try:
-            extracted = feature_extractor(**of_rate, sampling_rate=float(rate), padding=False)["input_values"]
-        except ValueError as error:
-            records = sorted({str(table["record_id"][int(row)]) for row in rows})
-            raise ValueError(f"In record(s) {', '.join(records[:5])}: {error}") from error
+            extracted = extract(**of_rate)["input_values"]
+        except ValueError:
+            _refuse_first_unusable(extract, of_rate, [str(table["record_id"][int(row)]) for row in rows])
+            raise
         for row, window in zip(rows, extracted):
             windows[row] = window
     table = table.drop_columns([name for name in _RAW_SIGNALS if name in table.column_names])
     return table.append_column("input_values", input_values_to_arrow(windows))
+
+
+def _refuse_first_unusable(extract: Callable, signals: dict[str, list[np.ndarray]], records: Sequence[str]) -> None:
+    """Extracts window by window, so that the error is about one window and can name its record."""
+    for *window, record in zip(*signals.values(), records):
+        try:
+            extract(**dict(zip(signals, window)))
+        except ValueError as error:
+            raise ValueError(f"In record {record}: {error}") from error
 
 
 def _rows_of(column: pa.ChunkedArray) -> list[np.ndarray]:

@@ -1,0 +1,71 @@
+"""Models of a few thousand weights and datasets of a few windows, for tests of training."""
+
+import numpy as np
+from datasets import Dataset, Features, Value
+
+from cmssl_hf import CMSSLEncoderConfig, CMSSLTokenizerConfig
+from cmssl_hf.data.features import INPUT_VALUES
+from cmssl_hf.signals import standardize
+
+
+PATCH = 25
+
+
+def tokenizer_config(**overrides) -> CMSSLTokenizerConfig:
+    fields = {
+        "patch_size": PATCH,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_decoder_layers": 1,
+        "num_decoder_attention_heads": 2,
+        "decoder_mlp_size": 32,
+        "codebook_size": 16,
+        "codebook_dim": 8,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    return CMSSLTokenizerConfig(**fields | overrides)
+
+
+def encoder_config(**overrides) -> CMSSLEncoderConfig:
+    fields = {
+        "patch_size": PATCH,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "codebook_size": 16,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    return CMSSLEncoderConfig(**fields | overrides)
+
+
+def waves(number: int, num_channels: int = 1, num_samples: int | list[int] = 100, seed: int = 0) -> list[np.ndarray]:
+    """Standardised noisy sinusoids `(num_channels, num_samples)`, each of its own frequency."""
+    rng = np.random.default_rng(seed)
+    lengths = [num_samples] * number if isinstance(num_samples, int) else num_samples
+    windows = []
+    for length in lengths:
+        phase = rng.uniform(3, 12) * np.arange(length) / PATCH + rng.uniform(0, 6, (num_channels, 1))
+        windows.append(standardize(np.sin(phase) + 0.1 * rng.standard_normal(phase.shape)).astype(np.float32))
+    return windows
+
+
+def windows_dataset(windows: list[np.ndarray], label_feature=None, **columns) -> Dataset:
+    """An in-memory dataset of `input_values` and further columns, with the provenance that all datasets have."""
+    number = len(windows)
+    rows = {
+        "input_values": [window.tolist() for window in windows],
+        "subject_id": [f"s{index % 4}" for index in range(number)],
+        "record_id": [f"r{index}" for index in range(number)],
+        "start_time": [float(index) for index in range(number)],
+    } | columns
+    features = Features(
+        input_values=INPUT_VALUES, subject_id=Value("string"), record_id=Value("string"), start_time=Value("float64")
+    )
+    if label_feature is not None:
+        features["label"] = label_feature
+    return Dataset.from_dict(rows, features=features)
