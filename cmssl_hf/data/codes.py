@@ -59,17 +59,16 @@ def add_codes(
         )
     small = tokenizer.config.codebook_size <= _LARGEST_INT16_CODEBOOK
     code_type = Value("int16" if small else "int32")
+    channel_indices = [dataset_channels.index(channel) for channel in channels]
+    fingerprint = Hasher.hash((dataset._fingerprint, "add_codes", channel_indices, tokenizer_fingerprint(tokenizer)))
     tokenizer.eval()
     tokenised = dataset.with_format("arrow").map(
         _encode_batch,
         batched=True,
         batch_size=batch_size,
         features=Features({"codes": List(code_type)}),
-        fn_kwargs={
-            "channel_indices": [dataset_channels.index(channel) for channel in channels],
-            "tokenizer": tokenizer,
-        },
-        new_fingerprint=Hasher.hash((dataset._fingerprint, "add_codes", tokenizer_fingerprint(tokenizer))),
+        fn_kwargs={"channel_indices": channel_indices, "tokenizer": tokenizer},
+        new_fingerprint=fingerprint,
         desc="Tokenising",
     )
     # Codes are a column of their own: the windows are not stored a second time.
