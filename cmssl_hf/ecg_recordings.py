@@ -138,13 +138,13 @@ def read_leads(record: str, leads: Sequence[str], num_samples: int | None = None
         DamagedRecordError: if the record cannot be read, lacks a lead, is empty or is of another length.
     """
     with damaged_if_unreadable(f"{record}.hea"):
-        header = wfdb.rdheader(record)
-        names = [name.upper() for name in header.sig_name or []]
-        missing = [lead for lead in leads if lead.upper() not in names]
-        if missing:
-            raise DamagedRecordError(f"{record}.hea has no lead {', '.join(missing)}; it has {header.sig_name}.")
-        content = wfdb.rdrecord(record, channels=[names.index(lead.upper()) for lead in leads])
-    signals = content.p_signal.T.astype(np.float32)
+        # Parsing the header is what takes the time, so all leads are read with it, once.
+        content = wfdb.rdrecord(record)
+    names = [name.upper() for name in content.sig_name]
+    missing = [lead for lead in leads if lead.upper() not in names]
+    if missing:
+        raise DamagedRecordError(f"{record}.hea has no lead {', '.join(missing)}; it has {content.sig_name}.")
+    signals = content.p_signal.T[[names.index(lead.upper()) for lead in leads]].astype(np.float32)
     if signals.shape[1] == 0 or (num_samples is not None and signals.shape[1] != num_samples):
         expected = "" if num_samples is None else f" instead of {num_samples}"
         raise DamagedRecordError(f"{record}.hea has {signals.shape[1]} samples{expected}.")

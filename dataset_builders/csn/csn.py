@@ -85,6 +85,8 @@ class Csn(EcgRecordingBuilder):
         header = Path(record)
         with damaged_if_unreadable(header):
             comments = _read_comments(header)
+        with _without_date(header) as path:
+            signals, sampling_rate = read_leads(path, self.config.leads)
         codes = frozenset(re.findall(r"\d+", comments.get("Dx", "")))
         unknown = codes - CODES.keys()
         if unknown:
@@ -92,8 +94,6 @@ class Csn(EcgRecordingBuilder):
         label = self._label(codes, counter)
         if label is None:
             return
-        with _without_date(header) as path:
-            signals, sampling_rate = read_leads(path, self.config.leads)
         age = re.fullmatch(r"\d+(\.\d+)?", comments.get("Age", ""))
         yield from self.recording_table(
             signals,

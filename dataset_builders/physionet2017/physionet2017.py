@@ -73,7 +73,8 @@ class Physionet2017(EcgRecordingBuilder):
         if not references:
             raise self.not_the_release(folder, f"it has no {REFERENCE}")
         recordings = _read_reference(references[0], folder)
-        return self.config.divide(recordings, classes=[recording.label for recording in recordings])
+        # The published split depends on the numbers of the classes too.
+        return self.config.divide(recordings, classes=[CLASSES.index(recording.label) for recording in recordings])
 
     def _record_tables(self, record, counter):
         signals, sampling_rate = read_leads(record.path, ["ECG"])
@@ -87,7 +88,9 @@ class Physionet2017(EcgRecordingBuilder):
 def _read_reference(reference: Path, folder: Path) -> list[Recording]:
     with damaged_if_unreadable(reference):
         table = pd.read_csv(reference, header=None, names=["record", "label"], dtype=str)
-    unknown = sorted(set(table["label"].astype(str)) - set(CLASSES))
+    if table.empty:
+        raise DamagedRecordError(f"{reference} is empty.")
+    unknown = sorted(set(table["label"].fillna("none")) - set(CLASSES))
     if unknown:
         raise DamagedRecordError(f"{reference} has labels other than {', '.join(CLASSES)}: {', '.join(unknown[:5])}.")
     where = {path.stem: path.with_suffix("") for path in folder.rglob("A[0-9][0-9][0-9][0-9][0-9].hea")}

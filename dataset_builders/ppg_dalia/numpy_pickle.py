@@ -28,6 +28,7 @@ _ADMITTED = {
     ("numpy.core.multiarray", "scalar"): _RECONSTRUCT_SCALAR,
     ("numpy._core.multiarray", "scalar"): _RECONSTRUCT_SCALAR,
     ("_codecs", "encode"): _encode_latin1,
+    ("__builtin__", "bytes"): bytes,
 }
 
 

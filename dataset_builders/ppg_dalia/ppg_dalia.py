@@ -139,7 +139,7 @@ class PpgDalia(SignalDatasetBuilder):
             windows = [cut_windows(signal, some, window) for signal in signals.values()]
             labels = None
             if self.config.label == "hr":
-                labels = recording.heart_rate[first : first + _WINDOWS_PER_TABLE]
+                labels = recording.heart_rate[first : first + len(some)]
             elif self.config.label == "rr":
                 labels = dominant_frequencies(recording.respiration, CHEST_RATE, times, seconds)
                 labels = labels if self._paper else 60 * labels
