@@ -333,9 +333,14 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
                     raise
                 logger.warning("%s: skipped: %s", self.name, error)
                 self._counts.damaged_records[str(record)] = str(error)
-                self._check_damaged_share(self._counts.damaged_records)
+                self.check_damaged_share(self._counts.damaged_records)
 
-    def _check_damaged_share(self, damaged_records: Mapping[str, str]) -> None:
+    def check_damaged_share(self, damaged_records: Mapping[str, str]) -> None:
+        """Refuses more unreadable recordings than `max_damaged_share` of all allows.
+
+        Raises:
+            ValueError: if there are more.
+        """
         if len(damaged_records) > self.config.max_damaged_share * self._num_records:
             raise ValueError(
                 f"{len(damaged_records)} of {self._num_records} recordings of {self.TITLE} are damaged, more than"
@@ -358,7 +363,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
         damaged_records = {}
         for split in self._report["splits"].values():
             damaged_records.update(split["damaged_records"])
-        self._check_damaged_share(damaged_records)
+        self.check_damaged_share(damaged_records)
         (Path(self._output_dir) / REPORT_FILE).write_text(json.dumps(self._report, indent=2))
 
     def _prepare_split_single(self, gen_kwargs, fpath, file_format, max_shard_size, job_id):

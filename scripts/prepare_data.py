@@ -1,0 +1,122 @@
+"""Prepares a dataset for training: from its release to Parquet shards of the models' input.
+
+python scripts/prepare_data.py pulsedb --data_dir PulseDB --output_dir prepared/pulsedb --dtype int16 --num_proc 8
+accelerate launch --num_machines 4 ... scripts/prepare_data.py pulsedb --data_dir ... --output_dir ...  # a shared folder
+
+A run that was interrupted continues when it is started again with the same arguments.
+"""
+
+import argparse
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
+
+from cmssl_hf import CMSSLFeatureExtractor
+from cmssl_hf.data.loading import dataset_names, load_dataset_builder
+from cmssl_hf.data.preparation import Estimate, Preparation, channels_of
+from cmssl_hf.data.sample_dtypes import SAMPLE_DTYPES
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=dataset_names())
+    parser.add_argument("config_name", nargs="?", help="configuration of the dataset; its default one if left out")
+    parser.add_argument("--data_dir", help="folder with the release, where it is not downloaded")
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--dtype", choices=SAMPLE_DTYPES, default="float32", help="of the stored samples")
+    parser.add_argument("--num_proc", type=int, default=1, help="processes that each launched process starts")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the dataset, e.g. form=subsets"
+    )
+    parser.add_argument("--channels", nargs="+", choices=("ecg", "ppg"), help="signals to keep; all if left out")
+    parser.add_argument("--no_band_pass", action="store_true", help="leave the signals unfiltered")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    # Processes may finish hours apart.
+    state = PartialState(cpu=True, timeout=timedelta(days=30))
+    with state.main_process_first():
+        builder = load_dataset_builder(
+            arguments.dataset, arguments.config_name, data_dir=arguments.data_dir, **_options(arguments.option)
+        )
+        feature_extractor = CMSSLFeatureExtractor(
+            channels=arguments.channels or channels_of(builder), do_band_pass=not arguments.no_band_pass
+        )
+        preparation = Preparation(builder, feature_extractor, arguments.output_dir, arguments.dtype)
+    plan = [_plan(preparation) if state.is_main_process else None]
+    plan = broadcast_object_list(plan)[0]
+    num_shards = len(plan[state.process_index :: state.num_processes])
+    summaries = preparation.run(plan, state.process_index, state.num_processes, arguments.num_proc)
+    num_windows = 0
+    with tqdm(total=num_shards, unit="shard", disable=not state.is_main_process) as progress:
+        for summary in summaries:
+            num_windows += summary.num_windows
+            progress.set_postfix_str(f"{num_windows:,} windows", refresh=False)
+            progress.update()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _report(preparation.finish(plan), preparation.output_dir)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def _options(assignments: list[str]) -> dict:
+    return {name: yaml.safe_load(value) for name, _, value in (each.partition("=") for each in assignments)}
+
+
+def _plan(preparation: Preparation) -> list:
+    plan = preparation.load_plan()
+    if plan is not None:
+        num_done = sum((preparation.output_dir / shard.file).exists() for shard in plan)
+        print(f"Continuing: {num_done} of {len(plan)} shards are there.")
+        return plan
+    estimate = preparation.estimate()
+    preparation.output_dir.mkdir(parents=True, exist_ok=True)
+    _announce(preparation, estimate)
+    return preparation.make_plan(estimate)
+
+
+def _announce(preparation: Preparation, estimate: Estimate) -> None:
+    name = f"{preparation.builder.name}/{preparation.builder.config.name}"
+    records = ", ".join(f"{split} {len(members):,}" for split, members in preparation.records.items())
+    print(f"{name}: {estimate.num_records:,} recordings ({records})")
+    print(f"About {estimate.num_windows:,} windows, judging from {estimate.num_sampled} recordings.\n")
+    print("    stored as   size on disk   largest error   rms error   (1 = standard deviation of a window)")
+    for dtype in SAMPLE_DTYPES:
+        size, error = _size(estimate.num_bytes(dtype)), estimate.errors[dtype]
+        mark = "->" if dtype == preparation.dtype else "  "
+        print(f" {mark} {dtype:9}   {size:>12}   {error.largest:13.2g}   {error.rms:9.2g}")
+    free = shutil.disk_usage(preparation.output_dir).free
+    print(f"\n{_size(free)} are free in {preparation.output_dir}.")
+    if estimate.num_bytes(preparation.dtype) > free:
+        print("WARNING: that is probably not enough.")
+
+
+def _report(manifest: dict, folder: Path) -> None:
+    for split, content in manifest["splits"].items():
+        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(content["windows"].items()))
+        print(f"{split}: {content['num_windows']:,} windows, {_size(content['num_bytes'])} ({outcomes})")
+        for problem in content["damaged_records"].values():
+            print(f"    damaged, left out: {problem}")
+    error = manifest["storage_error"]
+    print(f"Error of the stored samples: at most {error['largest']:.2g}, rms {error['rms']:.2g}.")
+    print(f"Complete: load_prepared({str(folder)!r}).")
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+if __name__ == "__main__":
+    main()
