@@ -37,7 +37,7 @@ def test_regression_of_one_output():
 
 
 def test_regression_of_several_outputs():
-    predictions, references = rng().normal(100, 10, (50, 2)), rng().normal(100, 10, (50, 2)) + [0, 5]
+    predictions, references = rng().normal(100, 10, (2, 50, 2))
     result = load_metric("regression").compute(
         predictions=predictions, references=references, output_names=("systolic", "diastolic")
     )

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, PreTrainedConfig, TrainingArguments
+
+from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
 
 from ..data.augmentation import Augmentation
 
@@ -65,7 +67,7 @@ class TokenizerArguments(AugmentationArguments):
     )
 
     def __post_init__(self):
-        self.config_overrides = parse_options(self.config_overrides)
+        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLTokenizerConfig)
 
 
 @dataclass
@@ -80,7 +82,7 @@ class EncoderArguments:
     )
 
     def __post_init__(self):
-        self.config_overrides = parse_options(self.config_overrides)
+        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
 
 
 @dataclass(kw_only=True)
@@ -99,7 +101,7 @@ class TaskArguments(AugmentationArguments):
     summary_file: str | None = field(default=None, metadata={"help": "CSV that gets one row for this run."})
 
     def __post_init__(self):
-        self.config_overrides = parse_options(self.config_overrides)
+        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
 
 
 @dataclass
@@ -180,6 +182,21 @@ def parse_options(options: dict | str | None) -> dict[str, Any]:
             raise ValueError(f"Options are given as `name=value,name=value`, but got {options!r}.")
         parsed[name.strip()] = yaml.safe_load(value)
     return parsed
+
+
+def parse_config_overrides(overrides: dict | str | None, config_class: type[PreTrainedConfig]) -> dict[str, Any]:
+    """Options for a model's config, in the forms of [`parse_options`].
+
+    Raises:
+        ValueError: if the config has no such field; transformers itself would take it for a new one.
+    """
+    overrides = parse_options(overrides)
+    unknown = sorted(set(overrides) - {field.name for field in fields(config_class)})
+    if unknown:
+        raise ValueError(
+            f"`config_overrides` names fields that do not exist: {', '.join(unknown)}. See `{config_class.__name__}`."
+        )
+    return overrides
 
 
 def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
