@@ -1,5 +1,7 @@
 """Validation of stage 1 from sums, against the formulas on whole signals."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ def test_metrics_are_those_of_all_real_samples(lengths, batches):
     starts = np.cumsum([0, *batches])
     parts = [
         statistics_of(signal[a:b], reconstruction[a:b], None if lengths is None else lengths[a:b])
-        for a, b in zip(starts, starts[1:])
+        for a, b in itertools.pairwise(starts)
     ]
     metrics = reconstruction_metrics(torch.cat(parts).numpy(), CHANNELS)
     for index, channel in enumerate(CHANNELS):

@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig, TrainingArguments
 
-from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
-
 from ..data.augmentation import Augmentation
+from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
 
 
 @dataclass
