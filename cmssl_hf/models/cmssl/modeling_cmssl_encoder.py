@@ -19,6 +19,7 @@ from .configuration_cmssl import CMSSLEncoderConfig
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
+    mask_signals,
     patch_attention_mask,
     patch_signals,
     sinusoidal_positions,
@@ -77,11 +78,9 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
             `last_hidden_state` of shape `(batch, num_patches, hidden_size)` and `pooler_output` of shape
             `(batch, hidden_size)`, its mean over real patches.
         """
-        signals, real = input_values.to(self.dtype), None
-        if attention_mask is not None:
-            signals = signals * attention_mask[:, None].to(signals.dtype)
-            real = patch_attention_mask(attention_mask, self.config.patch_size)
+        signals = mask_signals(input_values.to(self.dtype), attention_mask)
         patches = patch_signals(signals, self.config.patch_size, len(self.config.channels))
+        real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
         hidden_states = self.patch_projection(patches)
         positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)

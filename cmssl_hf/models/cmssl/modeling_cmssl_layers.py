@@ -42,6 +42,20 @@ def patch_attention_mask(attention_mask: torch.Tensor, patch_size: int) -> torch
     return attention_mask.unflatten(-1, (-1, patch_size)).ne(0).any(-1)
 
 
+def mask_signals(input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Signals `(batch, channels, samples)` with zeros where `attention_mask (batch, samples)` is 0.
+
+    Raises:
+        ValueError: if the shapes do not fit each other.
+    """
+    if attention_mask is None:
+        return input_values
+    expected = (input_values.shape[0], input_values.shape[-1])
+    if tuple(attention_mask.shape) != expected:
+        raise ValueError(f"`attention_mask` must have shape {expected}, but has shape {tuple(attention_mask.shape)}.")
+    return input_values.masked_fill(attention_mask[:, None] == 0, 0.0)
+
+
 def sinusoidal_positions(num_positions: int, hidden_size: int, device: torch.device) -> torch.Tensor:
     """Fixed positions of Vaswani et al. (2017), sine on even and cosine on odd dimensions: `(num_positions, hidden_size)`.
 

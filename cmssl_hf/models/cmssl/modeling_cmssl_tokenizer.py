@@ -17,6 +17,7 @@ from .modeling_cmssl_codebook import CMSSLCodebook
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
+    mask_signals,
     patch_attention_mask,
     patch_signals,
     sinusoidal_positions,
@@ -237,11 +238,10 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Signals with padding set to zero, their patches, and which patches are real."""
-        signals, real = input_values.to(self.dtype), None
-        if attention_mask is not None:
-            signals = signals * attention_mask[:, None].to(signals.dtype)
-            real = patch_attention_mask(attention_mask, self.config.patch_size)
-        return signals, patch_signals(signals, self.config.patch_size, len(self.config.channels)), real
+        signals = mask_signals(input_values.to(self.dtype), attention_mask)
+        patches = patch_signals(signals, self.config.patch_size, len(self.config.channels))
+        real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
+        return signals, patches, real
 
     def _reconstruction_loss(
         self, reconstruction: torch.Tensor, signals: torch.Tensor, attention_mask: torch.Tensor | None
