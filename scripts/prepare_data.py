@@ -29,6 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data_dir", help="folder with the release, where it is not downloaded")
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--dtype", choices=SAMPLE_DTYPES, default="float32", help="of the stored samples")
+    parser.add_argument("--shard_megabytes", type=float, default=32, help="what an interruption costs, at most")
     parser.add_argument("--num_proc", type=int, default=1, help="processes that each launched process starts")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the dataset, e.g. form=subsets"
@@ -49,7 +50,13 @@ def main() -> None:
         feature_extractor = CMSSLFeatureExtractor(
             channels=arguments.channels or channels_of(builder), do_band_pass=not arguments.no_band_pass
         )
-        preparation = Preparation(builder, feature_extractor, arguments.output_dir, arguments.dtype)
+        preparation = Preparation(
+            builder,
+            feature_extractor,
+            arguments.output_dir,
+            dtype=arguments.dtype,
+            shard_bytes=int(arguments.shard_megabytes * 1e6),
+        )
     plan = [_plan(preparation) if state.is_main_process else None]
     plan = broadcast_object_list(plan)[0]
     num_shards = len(plan[state.process_index :: state.num_processes])

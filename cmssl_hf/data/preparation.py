@@ -35,7 +35,6 @@ from .shard_writer import ShardSummary, ShardWriter, read_summary
 PLAN_FILE = "preparation_plan.json"
 MANIFEST_FILE = "manifest.json"
 
-_SHARD_BYTES = 32 * 2**20
 _SAMPLED_RECORDS = 12
 
 
@@ -96,6 +95,7 @@ class Preparation:
         feature_extractor: turns its windows into `input_values`.
         output_dir: folder of the shards, one and the same for all processes.
         dtype: of the stored samples, one of `SAMPLE_DTYPES`.
+        shard_bytes: size of a shard at which to aim; one recording is never divided. What is lost by an interruption.
 
     Raises:
         ValueError: if `dtype` is unknown, or the release is not what the builder reads.
@@ -107,6 +107,7 @@ class Preparation:
         feature_extractor: CMSSLFeatureExtractor,
         output_dir: str | os.PathLike,
         dtype: SampleDtype = "float32",
+        shard_bytes: int = 32 * 2**20,
     ):
         if dtype not in SAMPLE_DTYPES:
             raise ValueError(f"`dtype` must be one of {SAMPLE_DTYPES}, but is {dtype!r}.")
@@ -114,6 +115,7 @@ class Preparation:
         self.feature_extractor = feature_extractor
         self.output_dir = Path(output_dir)
         self.dtype = dtype
+        self.shard_bytes = shard_bytes
         self.records = builder.list_records()
         self._writer = ShardWriter(builder, feature_extractor, dtype)
 
@@ -201,7 +203,7 @@ class Preparation:
     def make_plan(self, estimate: Estimate) -> list[PlannedShard]:
         """Divides the recordings into shards, and notes that in `output_dir`."""
         bytes_per_record = estimate.num_bytes(self.dtype) / estimate.num_records
-        step = max(1, int(_SHARD_BYTES / bytes_per_record))
+        step = max(1, int(self.shard_bytes / bytes_per_record))
         plan = []
         for split, records in self.records.items():
             starts = range(0, len(records), step)

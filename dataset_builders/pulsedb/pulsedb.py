@@ -36,7 +36,7 @@ class PulseDbConfig(SubjectSplitConfig):
             that the release makes, read from Subset files, or else from Segment files and Info files.
         train_subset: with `form="subsets"`, the subset for training: `"Train"` or `"VitalDB_Train"`. A tenth of its
             subjects validate.
-        test_subset: the subset for testing, such as `"CalFree_Test"` or `"VitalDB_AAMI_Test"`; `None` for no test split.
+        test_subset: the subset for testing, such as `"CalFree_Test"` or `"VitalDB_AAMI_Test"`; `""` for no test split.
         calibration_based: whether the test subset may share subjects with the training subset, as `"CalBased_Test"` does.
         source: `"both"`, `"mimic"` or `"vitaldb"`.
         signals: `"filtered"` by the release (ECG 0.5-40 Hz, PPG 0.5-8 Hz), or `"raw"`, scaled to 0-1 per segment.
@@ -46,7 +46,7 @@ class PulseDbConfig(SubjectSplitConfig):
     max_damaged_share: float = 0.01
     form: str = "segments"
     train_subset: str = "Train"
-    test_subset: str | None = "CalFree_Test"
+    test_subset: str = "CalFree_Test"
     calibration_based: bool = False
     source: str = "both"
     signals: str = "filtered"
@@ -138,7 +138,7 @@ class PulseDb(SignalDatasetBuilder):
         files = {}
         for source in SEGMENT_FOLDERS if self.config.source == "both" else [self.config.source]:
             name = SEGMENT_FOLDERS[source]
-            folders = [folder] if folder.name == name else sorted(folder.rglob(name))
+            folders = [folder] if folder.name == name else _find(folder, name)
             files.update(
                 {f"{source}_{path.stem}": path for parent in folders for path in sorted(parent.glob("p*.mat"))}
             )
@@ -173,8 +173,8 @@ class PulseDb(SignalDatasetBuilder):
 
     def _read_subset(self, folder: Path, name: str) -> list[SegmentFile | SubsetSlice]:
         """The segments of a subset that are of the wanted source."""
-        subset_file = next(folder.rglob(f"{name}_Subset.mat"), None)
-        info_file = next(folder.rglob(f"{name}_Info.mat"), None)
+        subset_file = next(iter(_find(folder, f"{name}_Subset.mat")), None)
+        info_file = next(iter(_find(folder, f"{name}_Info.mat")), None)
         info = read_info(info_file) if info_file else None
         if subset_file and self.config.signals == "filtered":
             records = subset_slices(subset_file, info)
@@ -208,6 +208,11 @@ class PulseDb(SignalDatasetBuilder):
             for source, number in [subject.split("_")]
             if self.config.source in ("both", source)
         ]
+
+
+def _find(folder: Path, name: str) -> list[Path]:
+    """Files or folders of this name in a folder and up to two levels below, also behind links, which `rglob` ignores."""
+    return [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}{name}"))]
 
 
 def _subjects_of(records: list[SegmentFile | SubsetSlice]) -> set[str]:
