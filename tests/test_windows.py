@@ -6,7 +6,6 @@ import pytest
 from cmssl_hf.windows import (
     DropCounter,
     cut_windows,
-    iter_windows,
     longest_constant_run,
     reason_to_drop,
     usable_windows,
@@ -68,14 +67,3 @@ def test_counts_and_mask_agree():
     outputs = np.array([[120.0, 80.0], [np.nan, 80.0], [120.0, np.nan]])
     assert usable_windows([first[:3]], DropCounter(), outputs).tolist() == [True, False, False]
     assert usable_windows([np.empty((0, 50))], DropCounter()).shape == (0,)
-
-
-def test_iter_windows_yields_the_usable_ones():
-    ecg = np.sin(np.arange(100.0))
-    ppg = ecg.copy()
-    ppg[45] = np.nan
-    counter = DropCounter()
-    windows = list(iter_windows({"ecg": ecg, "ppg": ppg}, 20, 20, counter))
-    assert [start for start, _ in windows] == [0, 20, 60, 80]
-    np.testing.assert_array_equal(windows[2][1]["ppg"], ppg[60:80])
-    assert counter == {"kept": 4, "missing": 1}

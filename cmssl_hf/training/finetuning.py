@@ -119,6 +119,9 @@ def finetune(
 def _data_of_task(task: Task, arguments: DataArguments) -> DataArguments:
     if arguments.dataset not in (None, task.dataset):
         raise ValueError(f"The task {task.name} reads the dataset {task.dataset}, not {arguments.dataset}.")
+    modality = arguments.dataset_options.get("modality", task.channel)
+    if modality != task.channel:
+        raise ValueError(f"The task {task.name} reads {task.channel}, but `dataset_options` ask for {modality}.")
     return replace(arguments, dataset=task.dataset, dataset_config=arguments.dataset_config or task.config_name)
 
 
