@@ -104,7 +104,7 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.05
     reconstruction_objective: Literal["mse", "l1"] = "mse"
-    channel_loss_weights: list[float] | tuple[float, ...] | None = None
+    channel_loss_weights: list[float | int] | tuple[float | int, ...] | None = None
     commitment_weight: float | int = 0.25
     ema_decay: float = 0.97
     use_code_projection: bool = True
@@ -210,8 +210,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     initializer_range: float = 0.03
     classifier_head: Literal["mlp", "linear"] = "mlp"
     regression_loss: Literal["mse", "huber"] = "mse"
-    label_mean: float | list[float] | tuple[float, ...] | None = None
-    label_std: float | list[float] | tuple[float, ...] | None = None
+    label_mean: float | int | list[float | int] | tuple[float | int, ...] | None = None
+    label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_unit: str | None = None
 
     def __post_init__(self, **kwargs):

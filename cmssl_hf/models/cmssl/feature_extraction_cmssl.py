@@ -99,7 +99,6 @@ class CMSSLFeatureExtractor(SequenceFeatureExtractor):
             padding=padding,
             max_length=max_length,
             truncation=truncation,
-            # Without padding, windows still have to hold whole patches.
             pad_to_multiple_of=self.patch_size,
             return_attention_mask=return_attention_mask,
         )
@@ -128,13 +127,13 @@ class CMSSLFeatureExtractor(SequenceFeatureExtractor):
 
     @staticmethod
     def _as_batch(name: str, signal: np.ndarray | Sequence) -> list[np.ndarray]:
-        if len(signal) == 0:
-            raise ValueError(f"`{name}` is empty.")
-        batched = np.ndim(signal[0]) > 0
         try:
+            batched = len(signal) > 0 and np.ndim(signal[0]) > 0
             batch = [np.asarray(window, dtype=np.float64) for window in (signal if batched else [signal])]
         except (TypeError, ValueError) as error:
             raise ValueError(f"`{name}` must hold numbers: {error}") from error
+        if len(signal) == 0:
+            raise ValueError(f"`{name}` is empty.")
         for index, window in enumerate(batch):
             where = f"`{name}`" + (f" (window {index} of the batch)" if batched else "")
             if window.ndim != 1:
