@@ -1,21 +1,24 @@
 """Signal processing for ECG and PPG with numpy and scipy only.
 
-Resampling, band-pass filters and standardisation are those of the models' feature extractor, so that dataset builders,
-models and classical methods agree to the last bit; beat detection is added here. Signals are float arrays with time on
+Resampling, band-pass filters, standardisation and the names of channels are those of the models' feature extractor and
+pipelines, so that dataset builders, models and classical methods agree to the last bit; beat detection is added here. Signals are float arrays with time on
 the last axis; rates are in Hz and times in seconds.
 """
 
 import numpy as np
 from scipy import signal as scipy_signal
 
+from .models.cmssl.recordings_cmssl import CHANNEL_PATTERNS, first_match
 from .models.cmssl.signal_processing_cmssl import PASS_BANDS, band_pass, resample, standardize
 
 
 __all__ = [
+    "CHANNEL_PATTERNS",
     "PASS_BANDS",
     "band_pass",
     "detect_pulse_peaks",
     "detect_r_peaks",
+    "first_match",
     "heart_rate_from_beats",
     "resample",
     "standardize",

@@ -1,14 +1,30 @@
-"""Cutting recordings into windows, and the reasons for which a window is not used. numpy only."""
+"""Cutting recordings into windows, and the reasons for which a window is not used. numpy only.
+
+What makes a window unusable is defined beside the models, whose pipelines refuse the same windows.
+"""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from .models.cmssl.signal_processing_cmssl import (
+    FLAT_TOLERANCE,
+    LONGEST_FLAT_SHARE,
+    longest_constant_run,
+    reason_to_drop,
+)
 
-#: A window is flat when a run of (nearly) equal samples covers more than this share of it.
-LONGEST_FLAT_SHARE = 0.5
-_FLAT_TOLERANCE = 1e-9
+
+__all__ = [
+    "LONGEST_FLAT_SHARE",
+    "DropCounter",
+    "cut_windows",
+    "longest_constant_run",
+    "reason_to_drop",
+    "usable_windows",
+    "window_starts",
+]
 
 
 def window_starts(num_samples: int, window: int, stride: int) -> range:
@@ -31,27 +47,6 @@ def cut_windows(signal: np.ndarray, starts: Sequence[int], window: int) -> np.nd
     if len(starts) == 0:
         return np.empty((0, window), dtype=signal.dtype)
     return np.lib.stride_tricks.sliding_window_view(signal, window)[np.asarray(starts)]
-
-
-def longest_constant_run(signal: np.ndarray) -> int:
-    """Length in samples of the longest run of equal values in a signal of shape `(samples,)`."""
-    signal = np.asarray(signal, dtype=np.float64)
-    if signal.size == 0:
-        return 0
-    tolerance = _FLAT_TOLERANCE * max(1.0, float(np.max(np.abs(signal))))
-    changes = np.flatnonzero(np.abs(np.diff(signal)) > tolerance)
-    edges = np.concatenate(([-1], changes, [signal.size - 1]))
-    return int(np.max(np.diff(edges)))
-
-
-def reason_to_drop(signal: np.ndarray) -> str | None:
-    """Why a window of shape `(samples,)` cannot be used: `"missing"` (NaN or infinite samples), `"flat"` (constant over
-    more than `LONGEST_FLAT_SHARE` of it), or `None` if it can."""
-    if signal.size == 0 or not np.isfinite(signal).all():
-        return "missing"
-    if longest_constant_run(signal) > LONGEST_FLAT_SHARE * signal.size:
-        return "flat"
-    return None
 
 
 class DropCounter(Counter):
@@ -100,23 +95,5 @@ def _surely_usable(signals: Sequence[np.ndarray]) -> np.ndarray:
     largest = np.abs(signals).max(axis=1)
     with np.errstate(invalid="ignore"):
         steps = np.abs(np.diff(signals, axis=1))
-    equal = np.count_nonzero(steps <= _FLAT_TOLERANCE * np.maximum(1.0, largest)[:, None], axis=1)
+    equal = np.count_nonzero(steps <= FLAT_TOLERANCE * np.maximum(1.0, largest)[:, None], axis=1)
     return np.isfinite(largest) & (equal + 1 <= LONGEST_FLAT_SHARE * signals.shape[1])
-
-
-def iter_windows(
-    signals: dict[str, np.ndarray], window: int, stride: int, counter: DropCounter
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields `(first_sample, windows)` for each whole window in which every signal can be used.
-
-    Args:
-        signals: arrays of shape `(samples,)`, all of one length.
-        window: length in samples.
-        stride: distance in samples between windows.
-        counter: receives the outcome of every window.
-    """
-    num_samples = min(len(signal) for signal in signals.values())
-    for start in window_starts(num_samples, window, stride):
-        cut = {name: signal[start : start + window] for name, signal in signals.items()}
-        if counter.usable(*cut.values()):
-            yield start, cut

@@ -27,6 +27,9 @@ with tempfile.TemporaryDirectory() as folder:
     feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
 assert type(feature_extractor) is cmssl_hf.CMSSLFeatureExtractor
 assert feature_extractor.channels == ("ecg",)
+
+from transformers.pipelines import PIPELINE_REGISTRY
+assert "physiological-signal-regression" in PIPELINE_REGISTRY.get_supported_tasks()
 """
 
 
@@ -49,6 +52,8 @@ def run_python(code: str) -> str:
         pytest.param("from cmssl_hf import CMSSLFeatureExtractor", marks=pytest.mark.long),
         pytest.param("from cmssl_hf import CMSSLEncoderConfig", marks=pytest.mark.long),
         pytest.param("import cmssl_hf.models.cmssl.modeling_cmssl_layers", marks=pytest.mark.long),
+        pytest.param("from transformers import pipeline", marks=pytest.mark.long),
+        pytest.param("import cmssl_hf.models.cmssl.pipeline_cmssl", marks=pytest.mark.long),
     ],
 )
 def test_auto_classes_know_the_models(first_import):

@@ -1,4 +1,4 @@
-"""Makes the models known to transformers' Auto classes.
+"""Makes the models known to transformers' Auto classes, and the pipelines to its registry.
 
 Registering needs the classes, and importing them costs seconds that most uses of this package should not pay. So each
 registration waits until transformers imports the module whose Auto class it extends.
@@ -62,3 +62,18 @@ def register_encoder(module) -> None:
     AutoModel.register(config_class, module.CMSSLEncoderModel)
     AutoModelForPreTraining.register(config_class, module.CMSSLEncoderForPreTraining)
     AutoModelForSequenceClassification.register(config_class, module.CMSSLEncoderForSequenceClassification)
+
+
+@wrapt.when_imported("transformers.pipelines")
+def import_pipelines(module) -> None:
+    """Imports the pipelines, unless it is they that are importing those of transformers."""
+    importlib.import_module("cmssl_hf.models.cmssl.pipeline_cmssl")
+
+
+@wrapt.when_imported("cmssl_hf.models.cmssl.pipeline_cmssl")
+def register_pipelines(module) -> None:
+    """Adds the pipelines to transformers' registry."""
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    for task, (pipeline_class, auto_class) in module.PIPELINES.items():
+        PIPELINE_REGISTRY.register_pipeline(task, pipeline_class=pipeline_class, pt_model=auto_class)

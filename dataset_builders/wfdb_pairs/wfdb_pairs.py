@@ -16,7 +16,7 @@ from cmssl_hf.dataset_builder import (
     damaged_if_unreadable,
     pair_features,
 )
-from cmssl_hf.signals import resample
+from cmssl_hf.signals import CHANNEL_PATTERNS, first_match, resample
 from cmssl_hf.windows import cut_windows, usable_windows, window_starts
 
 
@@ -37,12 +37,8 @@ class WfdbPairsConfig(WindowedConfig):
     """
 
     max_damaged_share: float = 0.05
-    ecg_patterns: Sequence[str] = (
-        r"(ML|LEAD )?II",
-        r"(ML|LEAD )?(I|III|V[1-9]?R?|AV[RLF])|MCL[1-6]?|MV[1-6]",
-        r"(ECG|EKG).*",
-    )
-    ppg_patterns: Sequence[str] = (r"(PLETH|PPG).*",)
+    ecg_patterns: Sequence[str] = CHANNEL_PATTERNS["ecg"]
+    ppg_patterns: Sequence[str] = CHANNEL_PATTERNS["ppg"]
     subject: str = "record"
 
 
@@ -136,7 +132,7 @@ class WfdbPairs(SignalDatasetBuilder):
 
     def _channels(self, header: wfdb.Record) -> tuple[int | None, int | None]:
         names = [name.strip(" ,") for name in header.sig_name or []]
-        return _first_match(names, self.config.ecg_patterns), _first_match(names, self.config.ppg_patterns)
+        return first_match(names, self.config.ecg_patterns), first_match(names, self.config.ppg_patterns)
 
     def _record_tables(self, record, counter):
         with damaged_if_unreadable(record.path):
@@ -179,14 +175,6 @@ def _read_header(path: Path) -> wfdb.Record | wfdb.MultiRecord | None:
             return wfdb.rdheader(str(path.with_suffix("")))
     except DamagedRecordError:
         return None
-
-
-def _first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
-    for pattern in patterns:
-        for channel, name in enumerate(names):
-            if re.fullmatch(pattern, name, re.IGNORECASE):
-                return channel
-    return None
 
 
 def _read_signals(path: str, channels: Sequence[int], first: int, end: int) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .signal_processing_cmssl import PASS_BANDS
 
@@ -14,6 +15,34 @@ ENCODER_SIZES: dict[str, dict[str, int]] = {
     "base": {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048},
     "large": {"hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 16, "intermediate_size": 4096},
 }
+
+
+# Saved folders carry this code (`_auto_class` is what `register_for_auto_class` sets; calling it here would import the Auto
+# classes, which import this file), and name each Auto class that can load them.
+_TOKENIZER_AUTO_CLASSES = {
+    "AutoConfig": "configuration_cmssl.CMSSLTokenizerConfig",
+    "AutoModel": "modeling_cmssl_tokenizer.CMSSLTokenizerModel",
+    "AutoModelForPreTraining": "modeling_cmssl_tokenizer.CMSSLTokenizerModel",
+}
+_ENCODER_AUTO_CLASSES = {
+    "AutoConfig": "configuration_cmssl.CMSSLEncoderConfig",
+    "AutoModel": "modeling_cmssl_encoder.CMSSLEncoderModel",
+    "AutoModelForPreTraining": "modeling_cmssl_encoder.CMSSLEncoderForPreTraining",
+    "AutoModelForSequenceClassification": "modeling_cmssl_encoder.CMSSLEncoderForSequenceClassification",
+}
+
+
+def _complete_auto_map(output: dict[str, Any], auto_classes: dict[str, str]) -> dict[str, Any]:
+    """Adds to the `auto_map` that saving a model leaves in `output` the Auto classes other than that model's own."""
+    if "auto_map" in output:
+        # transformers takes every class with "Tokenizer" in its name for a text tokenizer and writes a (slow, fast) pair
+        # of classes, which its own loader of remote models then cannot read.
+        saved = {
+            auto_class: name[0] if isinstance(name, (list, tuple)) else name
+            for auto_class, name in output["auto_map"].items()
+        }
+        output["auto_map"] = {**auto_classes, **saved}
+    return output
 
 
 def _check_channels(channels: tuple[str, ...]) -> None:
@@ -82,9 +111,12 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
             Whether the encoder's output is projected into the space of the codebook. `False` reproduces a flaw of the
             published stage 2, whose frozen tokenizer lacks the projection that stage 1 trained, so that its targets are not
             the tokens of stage 1: `CMSSLTokenizerModel.from_pretrained(folder, use_code_projection=False)`.
+        window_seconds (`float`, *optional*):
+            Median duration of the windows that the model was trained on.
     """
 
     model_type = "cmssl_tokenizer"
+    _auto_class = "AutoConfig"
 
     channels: list[str] | tuple[str, ...] = ("ecg", "ppg")
     sampling_rate: int = 125
@@ -108,6 +140,7 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
     commitment_weight: float | int = 0.25
     ema_decay: float = 0.97
     use_code_projection: bool = True
+    window_seconds: float | int | None = None
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
@@ -133,15 +166,7 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        output = super().to_dict()
-        # transformers takes every class with "Tokenizer" in its name for a text tokenizer and writes a (slow, fast) pair
-        # of classes into `auto_map`, which its own loader of remote models then cannot read.
-        if "auto_map" in output:
-            output["auto_map"] = {
-                auto_class: name[0] if isinstance(name, (list, tuple)) else name
-                for auto_class, name in output["auto_map"].items()
-            }
-        return output
+        return _complete_auto_map(super().to_dict(), _TOKENIZER_AUTO_CLASSES)
 
 
 @strict
@@ -190,9 +215,12 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             Standard deviation of each regression label over the training set, likewise.
         label_unit (`str`, *optional*):
             Unit of the regression labels, e.g. `"bpm"` or `"mmHg"`.
+        window_seconds (`float`, *optional*):
+            Median duration of the windows that the model was trained on; the pipelines cut recordings into such windows.
     """
 
     model_type = "cmssl_encoder"
+    _auto_class = "AutoConfig"
 
     channels: list[str] | tuple[str, ...] = ("ppg",)
     sampling_rate: int = 125
@@ -213,9 +241,14 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     label_mean: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_unit: str | None = None
+    window_seconds: float | int | None = None
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
+        # transformers runs the pipelines named in a config as remote code and no others. Where this class is installed, so
+        # are they, and they need no `trust_remote_code`.
+        if not __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -236,6 +269,23 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         deviations = self.label_std if isinstance(self.label_std, (list, tuple)) else [self.label_std]
         if any(value is not None and not value > 0 for value in deviations):
             raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        output = _complete_auto_map(super().to_dict(), _ENCODER_AUTO_CLASSES)
+        if "auto_map" in output:
+            # Imported here because a configuration needs no pipelines; and by this line transformers finds out that the
+            # file belongs to a folder with remote code.
+            from .pipeline_cmssl import PIPELINES
+
+            # A model with a head carries its encoder's class too, which features are extracted with.
+            encoder = {"AutoModel": "modeling_cmssl_encoder.CMSSLEncoderModel"}
+            output["auto_map"] = encoder | output["auto_map"]
+            output["custom_pipelines"] = {
+                task: {"impl": f"pipeline_cmssl.{pipeline_class.__name__}", "pt": [auto_class.__name__]}
+                for task, (pipeline_class, auto_class) in PIPELINES.items()
+                if pipeline_class.serves(self)
+            }
+        return output
 
 
 __all__ = ["ENCODER_SIZES", "CMSSLEncoderConfig", "CMSSLTokenizerConfig"]

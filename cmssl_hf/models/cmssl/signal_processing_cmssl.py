@@ -14,6 +14,11 @@ from scipy import signal as scipy_signal
 #: Pass bands in Hz, as in PulseDB (Wang et al. 2023, doi:10.3389/fdgth.2022.1090854).
 PASS_BANDS = {"ecg": (0.5, 40.0), "ppg": (0.5, 8.0)}
 
+#: A window is flat when a run of (nearly) equal samples covers more than this share of it.
+LONGEST_FLAT_SHARE = 0.5
+#: Samples are nearly equal when they differ by less than this share of the largest magnitude (of 1, where that is smaller).
+FLAT_TOLERANCE = 1e-9
+
 _FILTER_ORDER = 3
 # Rates such as 62.4725 Hz (MIMIC) have no small fraction; the ratio is then kept to within 1e-6.
 _LARGEST_RESAMPLING_FACTOR = 2000
@@ -81,3 +86,24 @@ def standardize(signal: np.ndarray) -> np.ndarray:
     centred = signal - signal.mean(axis=-1, keepdims=True)
     deviation = centred.std(axis=-1, keepdims=True)
     return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+
+
+def longest_constant_run(signal: np.ndarray) -> int:
+    """Length in samples of the longest run of equal values in a signal of shape `(samples,)`."""
+    signal = np.asarray(signal, dtype=np.float64)
+    if signal.size == 0:
+        return 0
+    tolerance = FLAT_TOLERANCE * max(1.0, float(np.max(np.abs(signal))))
+    changes = np.flatnonzero(np.abs(np.diff(signal)) > tolerance)
+    edges = np.concatenate(([-1], changes, [signal.size - 1]))
+    return int(np.max(np.diff(edges)))
+
+
+def reason_to_drop(signal: np.ndarray) -> str | None:
+    """Why a window of shape `(samples,)` cannot be used: `"missing"` (NaN or infinite samples), `"flat"` (constant over
+    more than `LONGEST_FLAT_SHARE` of it), or `None` if it can."""
+    if signal.size == 0 or not np.isfinite(signal).all():
+        return "missing"
+    if longest_constant_run(signal) > LONGEST_FLAT_SHARE * signal.size:
+        return "flat"
+    return None
