@@ -67,6 +67,10 @@ def columns_of_channels(dataset: Dataset | pa.Table, feature_extractor: CMSSLFea
                 f"The dataset has one signal per row, but the model reads {' and '.join(channels)}: use a configuration with"
                 " pairs."
             )
+        if isinstance(dataset.features["signal"].feature, List):
+            raise ValueError(
+                "Each row holds several leads, but the model reads one: choose it with the option `lead`."
+            )
         return {channels[0]: "signal"}
     missing = [channel for channel in channels if channel not in dataset.column_names]
     if missing:

@@ -1,12 +1,13 @@
 """Stage 3: a pre-trained (or random) encoder for one task, tested on subjects that no stage has seen."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from transformers import AutoConfig, set_seed
 
 from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
@@ -19,7 +20,7 @@ from .provenance import describe_data, refuse_seen_test_subjects
 from .reports import append_summary, save_predictions
 from .run_folder import RunFolder, model_identity, read_run, training_identity
 from .scoring import classical_predictions, constant_predictions, score
-from .stage_data import load_raw_data, load_stage_data
+from .stage_data import label_names, load_raw_data, load_stage_data
 from .trainers import FinetuningTrainer
 
 
@@ -53,7 +54,7 @@ def finetune(
     data = describe_data(splits, data_arguments)
     refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
     train_labels = _labels(splits["train"])
-    _describe_labels(config, task, splits["train"], train_labels)
+    _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
     augmentation = task_arguments.augmentation(scales_labels=task.label_is_rate)
     if task_arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
         raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
@@ -98,7 +99,13 @@ def finetune(
             results[task.classical_method] = score(task, predictions, test_labels)
             if num_failed:
                 logger.warning("%s failed on %d test windows, which got the mean.", task.classical_method, num_failed)
-        save_predictions(run.path / "predictions.csv", task, splits["test"], predicted.predictions, test_labels)
+        save_predictions(
+            run.path / "predictions.csv",
+            splits["test"],
+            predicted.predictions,
+            test_labels,
+            [config.id2label[index] for index in range(config.num_labels)],
+        )
         run.note_results(results)
         if task_arguments.summary_file is not None:
             append_summary(
@@ -169,27 +176,19 @@ def _labels(rows: Dataset) -> np.ndarray:
     return labels_to_numpy(rows.select_columns(["label"]).with_format("arrow")[:]["label"])
 
 
-def _describe_labels(config: CMSSLEncoderConfig, task: Task, train: Dataset, labels: np.ndarray) -> None:
+def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str], labels: np.ndarray) -> None:
     """Writes what the labels mean into the config, so that the saved model answers in physical units and class names."""
-    if task.problem_type == "regression":
-        values = labels.reshape(len(labels), -1)
-        names, config.label_unit = task.label_names, task.unit
-        mean, deviation = values.mean(0), values.std(0)
-        if not (deviation > 0).all():
-            raise ValueError(f"The training labels of {task.name} are constant ({mean}); there is nothing to learn.")
-    else:
-        feature = train.features["label"]
-        if isinstance(feature, ClassLabel):
-            names = feature.names
-        else:
-            names = getattr(getattr(feature, "feature", None), "names", None) or [
-                str(index) for index in range(labels.shape[-1])
-            ]
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in config.id2label.items()}
     config.problem_type = task.problem_type
-    if task.problem_type == "regression":
-        config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
+    if task.problem_type != "regression":
+        return
+    values = labels.reshape(len(labels), -1)
+    mean, deviation = values.mean(0), values.std(0)
+    if not (deviation > 0).all():
+        raise ValueError(f"The training labels of {task.name} are constant ({mean}); there is nothing to learn.")
+    config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
+    config.label_unit = task.unit
 
 
 def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:

@@ -12,15 +12,23 @@ from datasets import Dataset
 from ..tasks import Task
 
 
-def save_predictions(path: Path, task: Task, windows: Dataset, predictions: np.ndarray, labels: np.ndarray) -> None:
-    """Writes one row per test window: where it comes from, its label(s), and what the model predicts (physical units, or
-    one logit per class)."""
+def save_predictions(
+    path: Path, windows: Dataset, predictions: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> None:
+    """Writes one row per test window: where it comes from, its label(s), and what the model predicts.
+
+    Args:
+        path: of the CSV.
+        windows: the test windows.
+        predictions: `(windows, outputs)`, in physical units or one logit per class.
+        labels: `(windows,)` or `(windows, outputs)`.
+        names: of the outputs; a single one is left out of the column names.
+    """
     table = windows.select_columns(["subject_id", "record_id", "start_time"]).to_pandas()
-    predictions, labels = predictions.reshape(len(table), -1), labels.reshape(len(table), -1)
     for column, values in (("label", labels), ("prediction", predictions)):
-        names = task.label_names if len(task.label_names) == values.shape[1] else range(values.shape[1])
-        for name, value in zip(names, values.T):
-            table[column if values.shape[1] == 1 else f"{column}_{name}"] = value
+        values = values.reshape(len(table), -1)
+        columns = [column] if values.shape[1] == 1 else [f"{column}_{name}" for name in names]
+        table = pd.concat([table, pd.DataFrame(values, columns=columns)], axis=1)
     table.to_csv(path, index=False)
 
 

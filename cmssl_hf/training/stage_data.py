@@ -6,7 +6,7 @@ from datasets import DatasetDict
 from transformers import TrainingArguments
 
 from ..data.features import extract_features
-from ..data.loading import load_dataset
+from ..data.loading import load_dataset, load_dataset_builder
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .arguments import DataArguments
 
@@ -21,6 +21,18 @@ def load_raw_data(data_arguments: DataArguments) -> DatasetDict:
         num_proc=data_arguments.num_proc,
         **data_arguments.dataset_options,
     )
+
+
+def label_names(data_arguments: DataArguments) -> tuple[str, ...]:
+    """Names of the classes of a labelled dataset; empty for numbers."""
+    builder = load_dataset_builder(
+        data_arguments.dataset,
+        data_arguments.dataset_config,
+        data_dir=data_arguments.data_dir,
+        cache_dir=data_arguments.cache_dir,
+        **data_arguments.dataset_options,
+    )
+    return builder.label_names
 
 
 def load_stage_data(

@@ -1,12 +1,14 @@
 """`transformers.Trainer` for each of the three stages."""
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ..tasks import Task
 from .codebook_initialization import initialize_codebook
@@ -22,6 +24,7 @@ class StageTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self.add_callback(_Epochs)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
@@ -46,7 +49,8 @@ class StageTrainer(Trainer):
         Returns:
             The validation metrics, with the prefix `eval_`.
         """
-        self.train(resume_from_checkpoint=checkpoint)
+        if checkpoint is None or not self._restore_if_complete(checkpoint):
+            self.train(resume_from_checkpoint=checkpoint)
         metrics = self.evaluate()
         self.save_model()
         self.save_state()
@@ -54,6 +58,16 @@ class StageTrainer(Trainer):
         if self.is_world_process_zero():
             folder.note_results(metrics)
         return metrics
+
+    def _restore_if_complete(self, checkpoint: str) -> bool:
+        """Restores the end of a run whose last checkpoint this is; transformers would train on from it."""
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            return False
+        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(best or checkpoint)
+        self.state = state
+        return True
 
     def note_loss_part(self, name: str, value: torch.Tensor) -> None:
         """Adds a part of the training loss to the next log line, without waiting for the device."""
@@ -66,6 +80,23 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
 
 
+class _Epochs(TrainerCallback):
+    """Tells dataset and sampler which epoch begins.
+
+    The data loader of `accelerate` tells neither its dataset when there are several processes or when it skips what was done
+    before an interruption, nor its sampler when both is the case: augmentation and order would be those of the first epoch.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        epoch = int(state.epoch or 0)
+        sampler = train_dataloader.batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        for listener in (train_dataloader.dataset, sampler.sampler):
+            if hasattr(listener, "set_epoch"):
+                listener.set_epoch(epoch)
+
+
 class TokenizerTrainer(StageTrainer):
     """Stage 1: an autoencoder for `warm_start_steps`, then k-means, then training with the quantiser.
 
@@ -75,11 +106,6 @@ class TokenizerTrainer(StageTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
-        if 0 < self.args.max_steps <= self.args.warm_start_steps:
-            raise ValueError(
-                f"`warm_start_steps` ({self.args.warm_start_steps}) must be fewer than `max_steps` ({self.args.max_steps}):"
-                " nothing would be quantised."
-            )
         self.add_callback(_CodebookInitialization(self))
 
     @property
@@ -127,6 +153,11 @@ class _CodebookInitialization(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
+        if state.max_steps <= args.warm_start_steps:
+            raise ValueError(
+                f"`warm_start_steps` ({args.warm_start_steps}) must be fewer than the steps of the training"
+                f" ({state.max_steps}): nothing would be quantised."
+            )
         if state.global_step == 0:
             self._initialize_after_warm_start(args, state)
 
