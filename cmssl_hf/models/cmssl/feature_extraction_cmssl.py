@@ -33,6 +33,7 @@ class CMSSLFeatureExtractor(SequenceFeatureExtractor):
     """
 
     model_input_names = ["input_values", "attention_mask"]
+    _auto_class = "AutoFeatureExtractor"
 
     def __init__(
         self,

@@ -49,6 +49,8 @@ class CMSSLEncoderPreTrainedModel(PreTrainedModel):
 class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
     """Encoder of a single signal, without a head."""
 
+    _auto_class = "AutoModel"
+
     def __init__(self, config: CMSSLEncoderConfig):
         super().__init__(config)
         self.patch_projection = nn.Linear(len(config.channels) * config.patch_size, config.hidden_size)
@@ -97,6 +99,8 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
 
 class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
     """Encoder that names, for each patch of its signal, the code a joint tokenizer gave it (stage 2)."""
+
+    _auto_class = "AutoModelForPreTraining"
 
     def __init__(self, config: CMSSLEncoderConfig):
         super().__init__(config)
@@ -161,6 +165,8 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     Regression is learnt on standardised labels; `config.label_mean` and `config.label_std` turn the outputs back, so that
     logits and labels are both in physical units (bpm, mmHg).
     """
+
+    _auto_class = "AutoModelForSequenceClassification"
 
     def __init__(self, config: CMSSLEncoderConfig):
         super().__init__(config)

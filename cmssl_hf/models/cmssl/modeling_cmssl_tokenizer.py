@@ -166,6 +166,8 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
     `torch.distributed` (see [`CMSSLCodebook.update`]).
     """
 
+    _auto_class = "AutoModel"
+
     def __init__(self, config: CMSSLTokenizerConfig):
         super().__init__(config)
         self.encoder = CMSSLTokenizerEncoder(config)
