@@ -110,6 +110,10 @@ class StageArguments(TrainingArguments):
     output_dir: str = field(default="runs/run", metadata={"help": "Folder of the run; a run that is there continues."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: `steps` or `epoch`."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save; the same as `eval_strategy`."})
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "With `push_to_hub`: `end` uploads the finished run, `every_save` each save too."},
+    )
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best one stays."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})

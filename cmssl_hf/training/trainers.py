@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..tasks import Task
 from .codebook_initialization import initialize_codebook
+from .model_card import write_model_card
 from .optimization import parameter_groups
 from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, reconstruction_statistics
 from .run_folder import RunFolder
@@ -52,12 +53,25 @@ class StageTrainer(Trainer):
         if checkpoint is None or not self._restore_if_complete(checkpoint):
             self.train(resume_from_checkpoint=checkpoint)
         metrics = self.evaluate()
-        self.save_model()
+        # Saving as users do would already push, before there are results for the model card.
+        self.save_model(_internal_call=True)
         self.save_state()
         self.save_metrics("eval", metrics)
         if self.is_world_process_zero():
             folder.note_results(metrics)
         return metrics
+
+    def publish(self) -> None:
+        """Writes the model card of the finished run and, with `push_to_hub`, uploads the run's folder but for checkpoints."""
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        else:
+            self.create_model_card()
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Writes the card from the run's record, in place of the draft that transformers makes."""
+        if self.is_world_process_zero():
+            write_model_card(self.args.output_dir, self.hub_model_id)
 
     def _restore_if_complete(self, checkpoint: str) -> bool:
         """Restores the end of a run whose last checkpoint this is; transformers would train on from it."""
