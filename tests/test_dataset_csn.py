@@ -149,12 +149,11 @@ class TestSmallRelease:
         assert all(str(folder) in problem for problem in damaged.values())
         assert set(rows_of(builder.as_dataset())) == {n for n in range(40) if n % 6 != 5} - {0, 1, 2}
 
-    def test_streaming_and_processes_give_the_same_rows(self, small_release, tmp_path):
+    def test_streaming_gives_the_same_rows(self, small_release, tmp_path):
         data = load_dataset("csn", data_dir=small_release, cache_dir=tmp_path)
         streamed = load_dataset("csn", data_dir=small_release, cache_dir=tmp_path, streaming=True)
-        parallel = load_dataset("csn", data_dir=small_release, cache_dir=tmp_path / "two", num_proc=2)
         for split, rows in data.items():
-            assert list(streamed[split]) == rows.to_list() == parallel[split].to_list()
+            assert list(streamed[split]) == rows.to_list()
 
     def test_another_folder(self, tmp_path):
         (tmp_path / "README").write_text("")
