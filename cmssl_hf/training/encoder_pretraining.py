@@ -14,7 +14,7 @@ from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
 from .arguments import DataArguments, EncoderArguments, EncoderTrainingArguments
-from .provenance import describe_data
+from .provenance import describe_data, median_window_seconds
 from .run_folder import RunFolder, model_identity, read_run, training_identity
 from .stage_data import load_stage_data
 from .trainers import EncoderTrainer
@@ -27,7 +27,7 @@ def pretrain_encoder(
 ) -> dict[str, Any]:
     """Trains an encoder on the training split, against codes that the tokenizer gives once; test subjects are not touched.
 
-    The run's folder receives the best model with its feature extractor, checkpoints, logs and `run.json`.
+    The run's folder receives the best model with its feature extractor and model card, checkpoints, logs and `run.json`.
 
     Returns:
         Validation metrics of the best checkpoint: see `EncoderTrainer`.
@@ -50,6 +50,7 @@ def pretrain_encoder(
         training_arguments,
         ("train", "validation"),
     )
+    config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     with training_arguments.main_process_first(desc="tokenising"):
         coded = DatasetDict(
             {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in splits.items()}
@@ -78,7 +79,9 @@ def pretrain_encoder(
         processing_class=CMSSLFeatureExtractor(channels=(channel,), **settings),
         code_counts=np.bincount(train_codes[train_codes >= 0], minlength=config.codebook_size),
     )
-    return trainer.run(run, checkpoint)
+    metrics = trainer.run(run, checkpoint)
+    trainer.publish()
+    return metrics
 
 
 def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel) -> CMSSLEncoderConfig:

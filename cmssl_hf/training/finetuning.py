@@ -16,7 +16,7 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from ..tasks import Task, get_task
 from .arguments import DataArguments, FinetuningArguments, TaskArguments
-from .provenance import describe_data, refuse_seen_test_subjects
+from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects
 from .reports import append_summary, save_predictions
 from .run_folder import RunFolder, model_identity, read_run, training_identity
 from .scoring import classical_predictions, constant_predictions, score
@@ -53,6 +53,7 @@ def finetune(
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
     data = describe_data(splits, data_arguments)
     refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
+    config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
     augmentation = task_arguments.augmentation(scales_labels=task.label_is_rate)
@@ -120,6 +121,7 @@ def finetune(
                     "output_dir": str(run.path),
                 },
             )
+    trainer.publish()
     return results
 
 

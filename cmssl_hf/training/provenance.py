@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+import numpy as np
+from datasets import Dataset, DatasetDict
 
+from ..data.windows_dataset import input_values_to_numpy
 from .arguments import DataArguments
 from .run_folder import read_run
 
@@ -24,6 +26,14 @@ def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, A
             for split, rows in dataset.items()
         },
     }
+
+
+def median_window_seconds(rows: Dataset, sampling_rate: float, num_sampled: int = 1000) -> float:
+    """Median duration in seconds of windows `input_values (channels, samples)`, judged from some that are spread over the
+    dataset."""
+    sampled = rows.select_columns(["input_values"]).with_format("arrow")[:: max(1, len(rows) // num_sampled)]
+    lengths = [window.shape[-1] for window in input_values_to_numpy(sampled["input_values"])]
+    return float(np.median(lengths) / sampling_rate)
 
 
 def subjects_seen(run: dict[str, Any] | None) -> set[tuple[str, str]]:

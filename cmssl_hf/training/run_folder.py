@@ -48,7 +48,7 @@ def training_identity(arguments: TrainingArguments) -> dict[str, Any]:
 
 def model_identity(config: PreTrainedConfig) -> dict[str, Any]:
     """The fields of a model's config that decide what it computes."""
-    volatile = ("transformers_version", "architectures", "dtype", "auto_map", "_name_or_path")
+    volatile = ("transformers_version", "architectures", "dtype", "auto_map", "custom_pipelines", "_name_or_path")
     return {name: value for name, value in config.to_dict().items() if name not in volatile}
 
 

@@ -9,7 +9,7 @@ from ..models.cmssl.configuration_cmssl import CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from .arguments import DataArguments, TokenizerArguments, TokenizerTrainingArguments
-from .provenance import describe_data
+from .provenance import describe_data, median_window_seconds
 from .run_folder import RunFolder, model_identity, training_identity
 from .stage_data import load_stage_data
 from .trainers import TokenizerTrainer
@@ -22,7 +22,7 @@ def pretrain_tokenizer(
 ) -> dict[str, Any]:
     """Trains a tokenizer on the training split and validates it on the validation split; test subjects are not touched.
 
-    The run's folder receives the best model with its feature extractor, checkpoints, logs and `run.json`. A run that was
+    The run's folder receives the best model with its feature extractor and model card, checkpoints, logs and `run.json`. A run that was
     interrupted continues when it is started again with the same arguments.
 
     Returns:
@@ -37,6 +37,7 @@ def pretrain_tokenizer(
         do_band_pass=data_arguments.do_band_pass,
     )
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
+    config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     augmentation = tokenizer_arguments.augmentation()
     run = RunFolder(
         training_arguments.output_dir,
@@ -60,4 +61,6 @@ def pretrain_tokenizer(
         eval_dataset=WindowsDataset(splits["validation"], ["input_values"]),
         processing_class=feature_extractor,
     )
-    return trainer.run(run, checkpoint)
+    metrics = trainer.run(run, checkpoint)
+    trainer.publish()
+    return metrics

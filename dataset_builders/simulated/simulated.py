@@ -59,7 +59,7 @@ class Simulated(SignalDatasetBuilder):
             features = pair_features()
         else:
             features = labelled_features(_LABELS[self.config.name][1])
-        return datasets.DatasetInfo(description=__doc__, features=features)
+        return datasets.DatasetInfo(description=__doc__, features=features, license="Apache-2.0")
 
     def _list_records(self, dl_manager):
         if self.config.data_dir is not None:

@@ -277,9 +277,6 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             # file belongs to a folder with remote code.
             from .pipeline_cmssl import PIPELINES
 
-            # A model with a head carries its encoder's class too, which features are extracted with.
-            encoder = {"AutoModel": "modeling_cmssl_encoder.CMSSLEncoderModel"}
-            output["auto_map"] = encoder | output["auto_map"]
             output["custom_pipelines"] = {
                 task: {"impl": f"pipeline_cmssl.{pipeline_class.__name__}", "pt": [auto_class.__name__]}
                 for task, (pipeline_class, auto_class) in PIPELINES.items()

@@ -16,6 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cmssl import CMSSLEncoderConfig
+from .hub_cmssl import RunRecordMixin
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
@@ -26,7 +27,7 @@ from .modeling_cmssl_layers import (
 )
 
 
-class CMSSLEncoderPreTrainedModel(PreTrainedModel):
+class CMSSLEncoderPreTrainedModel(RunRecordMixin, PreTrainedModel):
     """The abilities that transformers asks a model about."""
 
     config_class = CMSSLEncoderConfig

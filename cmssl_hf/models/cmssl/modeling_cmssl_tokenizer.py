@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmssl import CMSSLTokenizerConfig
+from .hub_cmssl import RunRecordMixin
 from .modeling_cmssl_codebook import CMSSLCodebook
 from .modeling_cmssl_layers import (
     CMSSLAttention,
@@ -125,7 +126,7 @@ class CMSSLTokenizerDecoder(nn.Module):
         return self.fc3(self.activation(self.fc2(hidden_states)))
 
 
-class CMSSLTokenizerPreTrainedModel(PreTrainedModel):
+class CMSSLTokenizerPreTrainedModel(RunRecordMixin, PreTrainedModel):
     """Weight initialisation and the abilities that transformers asks a model about."""
 
     config_class = CMSSLTokenizerConfig

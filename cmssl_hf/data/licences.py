@@ -1,0 +1,64 @@
+"""Licences of datasets: what a model card has to say about them, and whether prepared data may be passed on."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .loading import dataset_names, load_dataset_builder
+
+
+#: Datasets drawn from one collection of patients, whose identifiers do not tell which of them they share.
+_ORIGINS = {"the MIMIC waveform databases": ("bidmc", "pulsedb", "uci_bp")}
+
+_NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a builder says of the release it reads.
+
+    Attributes:
+        dataset: name of the builder.
+        config: name of its configuration.
+        title: the release in words.
+        license: its licence, or `"not stated"`.
+        citation: BibTeX; empty where there is none.
+    """
+
+    dataset: str
+    config: str | None
+    title: str
+    license: str
+    citation: str
+
+
+def describe_training_data(description: dict[str, Any]) -> TrainingData:
+    """What the builder of a run's data says of its release.
+
+    Args:
+        description: with `dataset`, `config` and `options`, as in `run.json`.
+    """
+    name = description["dataset"]
+    if name not in dataset_names():
+        return TrainingData(name, description.get("config"), name, _NOT_STATED, "")
+    builder = load_dataset_builder(name, description.get("config"), **(description.get("options") or {}))
+    return TrainingData(
+        name,
+        builder.config.name,
+        builder.TITLE.removeprefix("the "),
+        builder.info.license or _NOT_STATED,
+        builder.info.citation.strip(),
+    )
+
+
+def forbids_commercial_use(data: TrainingData) -> bool:
+    """Whether the licence has a non-commercial clause (`NC`)."""
+    return re.search(r"\bNC\b", data.license) is not None
+
+
+def shared_origins(data: Iterable[TrainingData]) -> dict[str, list[str]]:
+    """Collections of patients from which several of the datasets were drawn, and which those are."""
+    names = {entry.dataset for entry in data}
+    shared = {origin: sorted(names.intersection(members)) for origin, members in _ORIGINS.items()}
+    return {origin: members for origin, members in shared.items() if len(members) > 1}

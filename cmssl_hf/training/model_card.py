@@ -1,0 +1,357 @@
+"""Model cards, written from what a run has recorded and from nothing else."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..data.licences import TrainingData, describe_training_data, forbids_commercial_use, shared_origins
+from ..models.cmssl.hub_cmssl import name_model
+from ..tasks import Task, get_task
+from .reports import result_table
+from .run_folder import read_run
+
+
+_TITLES = {
+    "tokenizer": "tokenizer of {signals} (CM-SSL, stage 1)",
+    "encoder": "encoder of {signals} (CM-SSL, stage 2)",
+    "finetuning": "{predicted} from {signals} (CM-SSL, stage 3)",
+}
+
+_METHODS = {
+    "tokenizer": (
+        "A vector-quantised autoencoder that gives one code of a joint vocabulary to each patch of synchronous signals. It is"
+        " the first stage of cross-modality self-supervised learning (CM-SSL): encoders of one signal then learn to name its"
+        " codes."
+    ),
+    "encoder": (
+        "A transformer that reads one signal and was pre-trained, without labels, to name the code that a frozen tokenizer"
+        " gave to each patch (cross-modality self-supervised learning, CM-SSL, stage 2). It is made to be fine-tuned, or to"
+        " extract features."
+    ),
+    "finetuning": "A transformer that reads one signal, fine-tuned with labels (CM-SSL, stage 3). {initialisation}",
+}
+
+_USAGE = {
+    "tokenizer": """
+from transformers import AutoFeatureExtractor, AutoModel
+
+name = ""
+feature_extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True)
+tokenizer = AutoModel.from_pretrained(name, trust_remote_code=True)
+
+# {arrays}: synchronous 1-d arrays, here at 125 Hz
+inputs = feature_extractor({arguments}, sampling_rate=125, return_tensors="pt")
+codes = tokenizer.encode(**inputs)  # (batch, patches)
+signals = tokenizer.decode(codes)  # (batch, channels, samples)
+""",
+    "encoder": """
+from transformers import pipeline
+
+name = ""
+extract = pipeline("physiological-signal-feature-extraction", model=name, trust_remote_code=True)
+
+# {arrays}: a 1-d array of any length, here at 125 Hz
+features = extract({{{items}, "sampling_rate": 125}})["value"]  # ({hidden_size},)
+""",
+    "finetuning": """
+from transformers import pipeline
+
+name = ""
+predict = pipeline("{pipeline}", model=name, trust_remote_code=True)
+
+# {arrays}: a 1-d array of any length, here at 125 Hz
+answer = predict({{{items}, "sampling_rate": 125}})
+print(answer["value"], answer["usable_share"])
+for window in answer["windows"]:
+    print(window["start"], window["end"], window["value"])
+""",
+}
+
+_LIMITS = """\
+For research. **This is not a medical device**: it must not be used to diagnose, treat or monitor patients, and no regulator has
+assessed it. It has been measured on the recordings named above and on no others; other sensors, body sites, activities and
+populations may give other errors, which nothing in its answers reveals."""
+
+
+def write_model_card(folder: str | Path, name: str | None = None) -> ModelCard:
+    """Writes `README.md` into the folder of a finished run.
+
+    Args:
+        folder: folder with `run.json`.
+        name: what the card calls the model in its code: the Hub id it is pushed to; the folder by default.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run.
+        ValueError: if the run has no results yet.
+    """
+    run = read_run(folder)
+    if run is None:
+        raise FileNotFoundError(f"{folder} holds no run (`run.json`).")
+    if "results" not in run:
+        raise ValueError(f"The run in {folder} is not finished: it has no results to put on a card.")
+    card = model_card(run, str(name or folder))
+    card.save(Path(folder) / "README.md")
+    return card
+
+
+def model_card(run: dict[str, Any], name: str) -> ModelCard:
+    """The card of a finished run.
+
+    Args:
+        run: content of `run.json`.
+        name: Hub id or folder of the model.
+    """
+    stage = run["identity"]["stage"]
+    data = [describe_training_data(description) for description in _chain(run)]
+    metadata = ModelCardData(
+        library_name="transformers",
+        license="other" if any(map(forbids_commercial_use, data)) else "apache-2.0",
+        license_name="terms-of-the-training-data" if any(map(forbids_commercial_use, data)) else None,
+        pipeline_tag=None if stage == "finetuning" else "feature-extraction",
+        tags=_tags(run),
+        model_name=Path(name).name,
+        eval_results=list(_eval_results(run)),
+    )
+    sections = [
+        f"# {_title(run)}",
+        _method(run),
+        f"## Use\n\n```python\n{_usage(run)}\n```",
+        f"## Input and model\n\n{_model_table(run)}",
+        f"## Data\n\n{_data_section(run, data)}",
+        f"## Results\n\n{_results_section(run)}",
+        f"## Training\n\n{_training_section(run)}",
+        f"## Intended use and limits\n\n{_LIMITS}",
+        "## Method\n\nCM-SSL learns a joint vocabulary of synchronous ECG and PPG, and then teaches an encoder of one of the"
+        " two signals to name its codes, so that one sensor is enough at deployment.",
+    ]
+    text = "\n\n".join(sections)
+    return ModelCard(name_model(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n", name))
+
+
+def _chain(run: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Data descriptions of a run and of the runs it builds on, the latest first, each tagged with its stage."""
+    while run is not None:
+        yield {**run["identity"]["data"], "stage": run["identity"]["stage"]}
+        run = run.get("builds_on")
+
+
+def _signals(run: dict[str, Any]) -> str:
+    return " and ".join(channel.upper() for channel in run["identity"]["model"]["channels"])
+
+
+def _task(run: dict[str, Any]) -> Task:
+    return get_task(run["identity"]["task"])
+
+
+def _pipeline(task: Task) -> str:
+    kind = "regression" if task.problem_type == "regression" else "classification"
+    return f"physiological-signal-{kind}"
+
+
+def _tags(run: dict[str, Any]) -> list[str]:
+    tags = ["cm-ssl", "physiological-signals", "self-supervised-learning", *run["identity"]["model"]["channels"]]
+    if run["identity"]["stage"] == "finetuning":
+        tags += [_pipeline(_task(run)), _task(run).name]
+    return tags
+
+
+def _title(run: dict[str, Any]) -> str:
+    stage = run["identity"]["stage"]
+    predicted = None
+    if stage == "finetuning":
+        predicted = " and ".join(_task(run).label_names).replace("_", " ") or _task(run).name
+    title = _TITLES[stage].format(signals=_signals(run), predicted=predicted)
+    return title[0].upper() + title[1:]
+
+
+def _method(run: dict[str, Any]) -> str:
+    identity = run["identity"]
+    if run.get("builds_on") is not None:
+        initialisation = f"It started from a pre-trained encoder ({_stages_before(run)})."
+    else:
+        initialisation = f"It started from `{identity.get('initialisation')}`, of which this run knows no more."
+        if identity.get("initialisation") in ("small", "base", "large"):
+            initialisation = "It started from random weights: no pre-training."
+    if identity.get("freeze_encoder"):
+        initialisation += " The encoder was frozen; only the head was trained."
+    return _METHODS[identity["stage"]].format(initialisation=initialisation)
+
+
+def _stages_before(run: dict[str, Any]) -> str:
+    names = {"tokenizer": "stage 1", "encoder": "stage 2", "finetuning": "fine-tuned before"}
+    earlier = [f"{names[data['stage']]}: {data['dataset']}" for data in _chain(run.get("builds_on"))]
+    return "; ".join(earlier)
+
+
+def _usage(run: dict[str, Any]) -> str:
+    identity = run["identity"]
+    channels = identity["model"]["channels"]
+    return (
+        _USAGE[identity["stage"]]
+        .format(
+            arrays=" and ".join(f"`{channel}`" for channel in channels),
+            arguments=", ".join(f"{channel}={channel}" for channel in channels),
+            items=", ".join(f'"{channel}": {channel}' for channel in channels),
+            hidden_size=identity["model"].get("hidden_size"),
+            pipeline=_pipeline(_task(run)) if identity["stage"] == "finetuning" else None,
+        )
+        .strip()
+    )
+
+
+def _table(rows: dict[str, Any]) -> str:
+    cells = {name: _cell(value) for name, value in rows.items() if value is not None}
+    return pd.DataFrame({"": cells.keys(), " ": cells.values()}).to_markdown(index=False, disable_numparse=True)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _model_table(run: dict[str, Any]) -> str:
+    model = run["identity"]["model"]
+    rows = {
+        "signals": _signals(run),
+        "sampling rate": f"{model['sampling_rate']} Hz (other rates are resampled; time is not stretched)",
+        "window in training": f"{model['window_seconds']:g} s (median)" if model.get("window_seconds") else None,
+        "patch": f"{model['patch_size']} samples = {model['patch_size'] / model['sampling_rate']:g} s",
+        "layers": model["num_hidden_layers"],
+        "width": model["hidden_size"],
+        "heads": model["num_attention_heads"],
+        "codebook": f"{model['codebook_size']:,} codes",
+    }
+    if run["identity"]["stage"] == "finetuning":
+        task = _task(run)
+        labels = list((model.get("id2label") or {}).values())
+        rows["codebook"] = None
+        rows["answers"] = ", ".join(labels) + (f" ({task.unit})" if task.unit else "")
+    return _table(rows)
+
+
+def _data_section(run: dict[str, Any], data: list[TrainingData]) -> str:
+    rows = []
+    for description, entry in zip(_chain(run), data):
+        for split, content in description["splits"].items():
+            rows.append(
+                {
+                    "stage": description["stage"],
+                    "dataset": f"{entry.dataset}/{entry.config}",
+                    "split": split,
+                    "subjects": len(content["subjects"]),
+                    "windows": content["num_windows"],
+                    "licence of the data": entry.license,
+                }
+            )
+    parts = [pd.DataFrame(rows).to_markdown(index=False, intfmt=",")]
+    options = {
+        f"{entry.dataset}/{entry.config}": description["options"]
+        for description, entry in zip(_chain(run), data)
+        if description.get("options")
+    }
+    parts += [f"Options of {dataset}: {_inline(chosen)}." for dataset, chosen in options.items()]
+    parts.append("\n".join(f"- {note}" for note in _leak_notes(run, data)))
+    if any(map(forbids_commercial_use, data)):
+        parts.append(
+            "A licence above restricts commercial use; whether it binds these weights is for their user to judge."
+        )
+    citations = list(dict.fromkeys(entry.citation for entry in data if entry.citation))
+    if citations:
+        parts.append("```bibtex\n" + "\n\n".join(citations) + "\n```")
+    return "\n\n".join(parts)
+
+
+def _inline(values: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}={value}`" for name, value in values.items())
+
+
+def _leak_notes(run: dict[str, Any], data: list[TrainingData]) -> Iterator[str]:
+    yield "No subject is in two splits of a dataset."
+    if run["identity"]["stage"] == "finetuning":
+        if run.get("builds_on") is not None:
+            yield "No test subject, by dataset and identifier, was in the training or validation data of an earlier stage."
+        elif run["identity"].get("initialisation") not in ("small", "base", "large"):
+            yield "Which subjects the starting weights have seen is not known; test subjects may be among them."
+    else:
+        yield "Test subjects of these datasets were not used."
+    for origin, names in shared_origins(data).items():
+        yield (
+            f"{' and '.join(names)} are both drawn from {origin}, under identifiers that do not tell which patients they"
+            " share: someone in the test data of one may be in the training data of the other."
+        )
+
+
+def _results_section(run: dict[str, Any]) -> str:
+    if run["identity"]["stage"] == "finetuning":
+        test = run["identity"]["data"]["splits"]["test"]
+        table = result_table(_task(run), run["results"])
+        return (
+            f"{test['num_windows']:,} windows of {len(test['subjects'])} test subjects, tested once with the checkpoint that was"
+            f" best on the validation subjects (one run, seed {run['identity']['training']['seed']}; several seeds were not"
+            f" compared here):\n\n{table}\n\nThe first row is this model; the others need no training: `constant` ignores the"
+            " signal, and any other is a classical method."
+        )
+    metrics = {name.removeprefix("eval_"): value for name, value in _numbers(run["results"]).items()}
+    size = run["identity"]["model"]["codebook_size"]
+    if "codes_in_use" in metrics:
+        metrics["codes_in_use"] = f"{metrics['codes_in_use']:,} of {size:,}"
+    rows = {
+        name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else value
+        for name, value in metrics.items()
+        if not name.endswith(("runtime", "per_second", "epoch"))
+    }
+    note = {
+        "tokenizer": "Explained variance is of what the codes alone let the decoder reconstruct. Perplexity is that of the codes'"
+        " frequencies: how many codes are in use as if evenly.",
+        "encoder": "The cross-entropy stands beside that of always predicting the codes' frequencies in the training data.",
+    }
+    return f"On the validation subjects:\n\n{_table(rows)}\n\n{note[run['identity']['stage']]}"
+
+
+def _training_section(run: dict[str, Any]) -> str:
+    identity = run["identity"]
+    # Either counts, and `max_steps` overrides.
+    unused = "num_train_epochs" if identity["training"]["max_steps"] > 0 else "max_steps"
+    rows = {f"`{name}`": value for name, value in identity["training"].items() if name != unused}
+    rows |= {f"augmentation: `{name}`": value for name, value in identity.get("augmentation", {}).items()}
+    versions = {name: version for name, version in run["environment"].items() if version is not None}
+    versions.pop("platform", None)
+    return f"{_table(rows)}\n\nSoftware: {', '.join(f'{name} {version}' for name, version in versions.items())}."
+
+
+def _numbers(results: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in results.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+
+
+def _eval_results(run: dict[str, Any]) -> Iterator[EvalResult]:
+    """Entries of the `model-index`: test metrics of a fine-tuned model, validation metrics of a pre-trained one."""
+    identity = run["identity"]
+    data = identity["data"]
+    if identity["stage"] == "finetuning":
+        task = _task(run)
+        # The model's own row; the others are baselines and stand in the text.
+        metrics, split = next(iter(run["results"].values())), "test"
+        task_type, task_name = _pipeline(task), task.name
+    else:
+        metrics = {name.removeprefix("eval_"): value for name, value in run["results"].items()}
+        split, task_type = "validation", "feature-extraction"
+        task_name = {"tokenizer": "reconstruction", "encoder": "code prediction"}[identity["stage"]]
+    entry = describe_training_data(data)
+    for name, value in _numbers(metrics).items():
+        if name.endswith(("runtime", "per_second", "epoch")):
+            continue
+        yield EvalResult(
+            task_type=task_type,
+            task_name=task_name,
+            dataset_type=data["dataset"],
+            dataset_name=entry.title,
+            dataset_config=entry.config,
+            dataset_split=split,
+            dataset_args=data.get("options") or None,
+            metric_type=name,
+            metric_name=name.replace("_", " "),
+            metric_value=value,
+        )
