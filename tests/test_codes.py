@@ -9,7 +9,7 @@ from datasets import load_from_disk
 from tiny import tokenizer_config, waves, windows_dataset
 
 from cmssl_hf import CMSSLTokenizerModel
-from cmssl_hf.data.codes import add_codes, tokenizer_fingerprint
+from cmssl_hf.data.codes import add_codes, model_fingerprint
 
 
 LENGTHS = [100, 75, 130, 100, 50, 25]
@@ -124,18 +124,18 @@ def test_other_rows_and_other_channel_order_never_meet_stale_codes(stored, token
     ],
 )
 def test_fingerprint_sees_every_change(tokenizer, change):
-    before = tokenizer_fingerprint(tokenizer)
-    assert tokenizer_fingerprint(tokenizer) == before
+    before = model_fingerprint(tokenizer)
+    assert model_fingerprint(tokenizer) == before
     change(tokenizer)
-    assert tokenizer_fingerprint(tokenizer) != before
+    assert model_fingerprint(tokenizer) != before
 
 
 def test_fingerprint_ignores_where_the_tokenizer_is_stored(tokenizer, tmp_path):
-    before = tokenizer_fingerprint(tokenizer)
+    before = model_fingerprint(tokenizer)
     for name in ("a", "b"):
         tokenizer.save_pretrained(tmp_path / name)
         tokenizer = CMSSLTokenizerModel.from_pretrained(tmp_path / name)
-        assert tokenizer_fingerprint(tokenizer) == before
+        assert model_fingerprint(tokenizer) == before
 
 
 def test_windows_are_not_stored_a_second_time(stored, tokenizer, tmp_path):

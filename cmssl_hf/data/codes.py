@@ -6,6 +6,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.fingerprint import Hasher
+from transformers import PreTrainedModel
 
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from .windows_dataset import WindowBatch, WindowsCollator
@@ -15,17 +16,17 @@ from .windows_dataset import WindowBatch, WindowsCollator
 _LARGEST_INT16_CODEBOOK = 32767
 
 
-def tokenizer_fingerprint(tokenizer: CMSSLTokenizerModel) -> str:
-    """Hash of a tokenizer's weights and architecture; any change in either gives another."""
+def model_fingerprint(model: PreTrainedModel) -> str:
+    """Hash of a model's weights and architecture; any change in either gives another."""
     digest = hashlib.sha256()
     architecture = {
         name: value
-        for name, value in sorted(tokenizer.config.to_dict().items())
+        for name, value in sorted(model.config.to_dict().items())
         # Where and by which version it was stored does not change what it computes.
         if not name.startswith("_") and name not in ("transformers_version", "architectures", "auto_map", "dtype")
     }
     digest.update(repr(architecture).encode())
-    for name, tensor in sorted(tokenizer.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -60,7 +61,7 @@ def add_codes(
     small = tokenizer.config.codebook_size <= _LARGEST_INT16_CODEBOOK
     code_type = Value("int16" if small else "int32")
     channel_indices = [dataset_channels.index(channel) for channel in channels]
-    fingerprint = Hasher.hash((dataset._fingerprint, "add_codes", channel_indices, tokenizer_fingerprint(tokenizer)))
+    fingerprint = Hasher.hash((dataset._fingerprint, "add_codes", channel_indices, model_fingerprint(tokenizer)))
     tokenizer.eval()
     tokenised = dataset.with_format("arrow").map(
         _encode_batch,

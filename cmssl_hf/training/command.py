@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 
-_REFUSALS = (ValueError, FileNotFoundError, FileExistsError)
+_REFUSALS = (ValueError, OSError)
 
 
 def run_stage(stage: Callable[..., dict], *arguments: Any) -> dict | None:

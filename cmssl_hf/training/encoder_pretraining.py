@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 
-from ..data.codes import add_codes, tokenizer_fingerprint
+from ..data.codes import add_codes, model_fingerprint
 from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
-from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig
+from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
@@ -36,7 +36,7 @@ def pretrain_encoder(
         ValueError: if the encoder does not fit the tokenizer or the data lack a signal.
     """
     set_seed(training_arguments.seed)
-    tokenizer = CMSSLTokenizerModel.from_pretrained(encoder_arguments.tokenizer).to(training_arguments.device)
+    tokenizer = _load_tokenizer(encoder_arguments.tokenizer).to(training_arguments.device)
     config = _encoder_config(encoder_arguments, tokenizer)
     channel = encoder_arguments.channel
     # Tokenizer and encoder read the same windows: those with all the signals that either needs.
@@ -62,7 +62,7 @@ def pretrain_encoder(
             "data": describe_data(splits, data_arguments),
             "model": model_identity(config),
             "training": training_identity(training_arguments),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "tokenizer": model_fingerprint(tokenizer),
         },
         provenance={"builds_on": read_run(encoder_arguments.tokenizer)},
     )
@@ -84,8 +84,20 @@ def pretrain_encoder(
     return metrics
 
 
+def _load_tokenizer(name: str) -> CMSSLTokenizerModel:
+    config = AutoConfig.from_pretrained(name)
+    if not isinstance(config, CMSSLTokenizerConfig):
+        raise ValueError(f"`tokenizer` {name} holds a {config.model_type}, not a tokenizer of stage 1.")
+    return CMSSLTokenizerModel.from_pretrained(name, config=config)
+
+
 def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel) -> CMSSLEncoderConfig:
     inherited = {name: getattr(tokenizer.config, name) for name in ("sampling_rate", "patch_size", "codebook_size")}
+    channels = tuple(arguments.config_overrides.get("channels", (arguments.channel,)))
+    if channels != (arguments.channel,):
+        raise ValueError(
+            f"The encoder reads {arguments.channel}, but `config_overrides` ask for {' and '.join(channels)}."
+        )
     for name, value in inherited.items():
         wanted = arguments.config_overrides.get(name, value)
         if wanted != value:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from transformers import AutoConfig, set_seed
 
+from ..data.codes import model_fingerprint
 from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
@@ -59,6 +59,7 @@ def finetune(
     augmentation = task_arguments.augmentation(scales_labels=task.label_is_rate)
     if task_arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
         raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
+    model = _model(task_arguments, config)
     run = RunFolder(
         training_arguments.output_dir,
         {
@@ -67,7 +68,9 @@ def finetune(
             "data": data,
             "model": model_identity(config),
             "training": training_identity(training_arguments),
-            "initialisation": _initialisation(task_arguments),
+            "initialisation": task_arguments.model_name_or_path
+            if _is_scratch(task_arguments.model_name_or_path)
+            else model_fingerprint(model.encoder),
             "freeze_encoder": task_arguments.freeze_encoder,
             "augmentation": vars(augmentation),
         },
@@ -76,7 +79,7 @@ def finetune(
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
         checkpoint = run.open()
     trainer = FinetuningTrainer(
-        model=_model(task_arguments, config),
+        model=model,
         args=training_arguments,
         data_collator=WindowsCollator(config.patch_size, label_column="label"),
         train_dataset=WindowsDataset(
@@ -144,14 +147,6 @@ def _model_name(arguments: TaskArguments) -> str:
     return f"{name}, frozen" if arguments.freeze_encoder else name
 
 
-def _initialisation(arguments: TaskArguments) -> str | dict[str, Any]:
-    """What identifies the starting weights: the identity of the pre-training run, or the name where there is none."""
-    run = read_run(arguments.model_name_or_path)
-    return (
-        arguments.model_name_or_path if run is None else run["identity"]["training"] | {"of": run["identity"]["stage"]}
-    )
-
-
 def _pretrained_parts(
     task: Task, task_arguments: TaskArguments, data_arguments: DataArguments
 ) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
@@ -166,6 +161,8 @@ def _pretrained_parts(
         )
     else:
         config = AutoConfig.from_pretrained(name, **task_arguments.config_overrides)
+        if not isinstance(config, CMSSLEncoderConfig):
+            raise ValueError(f"`model_name_or_path` {name} holds a {config.model_type}, but an encoder is fine-tuned.")
         extractor = CMSSLFeatureExtractor.from_pretrained(name)
     if tuple(config.channels) != (task.channel,):
         raise ValueError(
@@ -183,6 +180,8 @@ def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in config.id2label.items()}
     config.problem_type = task.problem_type
+    # They may be those of an earlier task of a model that is fine-tuned further.
+    config.label_mean = config.label_std = config.label_unit = None
     if task.problem_type != "regression":
         return
     values = labels.reshape(len(labels), -1)

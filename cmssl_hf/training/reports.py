@@ -38,7 +38,8 @@ def append_summary(path: str | Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame([{"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), **row}])
     if path.exists():
-        rows = pd.concat([pd.read_csv(path), rows])
+        # As text, so that what is there stays as it was written.
+        rows = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), rows])
     temporary = path.with_name(f".{path.name}.tmp")
     rows.to_csv(temporary, index=False)
     temporary.replace(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 
 logger = logging.getLogger(__name__)
@@ -25,11 +25,20 @@ _DECISIVE_ARGUMENTS = (
     "layerwise_lr_decay",
     "weight_decay",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "warmup_steps",
     "num_train_epochs",
     "max_steps",
     "optim",
+    "optim_args",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
     "max_grad_norm",
+    "eval_strategy",
+    "eval_steps",
+    "metric_for_best_model",
+    "load_best_model_at_end",
     "early_stopping_patience",
     "warm_start_steps",
     "kmeans_windows",
@@ -114,8 +123,11 @@ class RunFolder:
 
 
 def read_run(folder: str | Path) -> dict[str, Any] | None:
-    """Content of a folder's `run.json`, or `None` if it has none."""
-    file = Path(folder) / RUN_FILE
+    """Content of the `run.json` of a folder, or of the run that a checkpoint belongs to; `None` if there is none."""
+    folder = Path(folder)
+    if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+        folder = folder.parent
+    file = folder / RUN_FILE
     return json.loads(file.read_text()) if file.is_file() else None
 
 

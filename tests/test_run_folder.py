@@ -1,0 +1,127 @@
+"""A run's folder: claimed once, continued by the same run only, never overwritten."""
+
+import json
+
+import pytest
+from tiny import encoder_config
+
+from cmssl_hf.training.arguments import FinetuningArguments, TokenizerTrainingArguments
+from cmssl_hf.training.run_folder import RunFolder, model_identity, read_run, training_identity
+
+
+IDENTITY = {"stage": "tokenizer", "model": {"channels": ("ecg", "ppg"), "size": 3}, "training": {"seed": 1}}
+
+
+def arguments(kind=TokenizerTrainingArguments, **options):
+    return kind(use_cpu=True, report_to="none", **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_fresh_folder_is_claimed(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    assert RunFolder(folder, IDENTITY, {"builds_on": None}).open() is None
+    stored = read_run(folder)
+    assert stored["identity"] == json.loads(json.dumps(IDENTITY))
+    assert stored["environment"]["torch"]
+    assert "commit" in stored["environment"]
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
+def test_same_run_continues_from_its_last_checkpoint(tmp_path):
+    RunFolder(tmp_path, IDENTITY).open()
+    assert RunFolder(tmp_path, IDENTITY).open() is None
+    for step in (9, 80, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert RunFolder(tmp_path, IDENTITY).open() == str(tmp_path / "checkpoint-100")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": {"seed": 2}}, r"training\.seed \(1 there, 2 now\)"),
+        ({"stage": "encoder"}, r"stage \('tokenizer' there, 'encoder' now\)"),
+        ({"model": {"channels": ("ppg",), "size": 3}}, r"model\.channels \(\['ecg', 'ppg'\] there, \['ppg'\] now\)"),
+        ({"tokenizer": "abc"}, r"tokenizer \(None there, 'abc' now\)"),
+    ],
+)
+def test_different_run_is_refused_and_nothing_changes(tmp_path, change, message):
+    RunFolder(tmp_path, IDENTITY).open()
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match=message) as error:
+        RunFolder(tmp_path, IDENTITY | change).open()
+    assert str(tmp_path) in str(error.value)
+    assert contents(tmp_path) == before
+
+
+def test_folder_with_something_else_is_refused_and_nothing_changes(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(FileExistsError, match=r"holds no run but is not empty \(thesis\.tex\)"):
+        RunFolder(tmp_path, IDENTITY).open()
+    assert contents(tmp_path) == {"thesis.tex": b"x"}
+
+
+def test_results_are_added(tmp_path):
+    folder = RunFolder(tmp_path, IDENTITY)
+    folder.open()
+    folder.note_results({"eval_loss": 1.0})
+    folder.note_results({"mae": 2.0})
+    assert read_run(tmp_path)["results"] == {"mae": 2.0}
+    assert RunFolder(tmp_path, IDENTITY).open() is None
+
+
+def test_folder_without_run(tmp_path):
+    assert read_run(tmp_path) is None
+    assert read_run(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 1e-5},
+        {"max_steps": 7},
+        {"seed": 43},
+        {"warm_start_steps": 3},
+        {"weight_decay": 0.5},
+        {"lr_scheduler_type": "linear"},
+        {"per_device_train_batch_size": 3},
+        {"gradient_accumulation_steps": 2},
+        {"lr_scheduler_kwargs": {"num_cycles": 3}},
+        {"adam_beta2": 0.95},
+        {"metric_for_best_model": "eval_ppg_l1"},
+        {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 5, "save_steps": 5},
+        {"load_best_model_at_end": False},
+    ],
+)
+def test_settings_that_decide_the_result_make_another_run(change):
+    assert training_identity(arguments(**change)) != training_identity(arguments())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"logging_steps": 3}, {"output_dir": "elsewhere"}, {"disable_tqdm": True}, {"dataloader_num_workers": 2}],
+)
+def test_settings_that_do_not_decide_the_result_may_change(change):
+    assert training_identity(arguments(**change)) == training_identity(arguments())
+
+
+def test_the_same_global_batch_is_the_same_run():
+    one = arguments(per_device_train_batch_size=8)
+    two = arguments(per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    assert training_identity(one)["global_batch_size"] == training_identity(two)["global_batch_size"] == 8
+
+
+def test_head_learning_rate_is_part_of_fine_tuning():
+    plain, other = (arguments(FinetuningArguments, head_learning_rate=rate) for rate in (None, 1e-3))
+    assert training_identity(plain) != training_identity(other)
+
+
+def test_identity_of_a_model_is_that_of_its_folder(tmp_path):
+    config = encoder_config(label_mean=1.0)
+    config.save_pretrained(tmp_path)
+    reloaded = type(config).from_pretrained(tmp_path)
+    as_json = json.loads(json.dumps(model_identity(config)))
+    assert json.loads(json.dumps(model_identity(reloaded))) == as_json
+    assert json.loads(json.dumps(model_identity(encoder_config(label_mean=2.0)))) != as_json
