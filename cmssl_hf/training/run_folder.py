@@ -99,7 +99,9 @@ class RunFolder:
                 )
             self._write({"identity": self.identity, "environment": _environment(), **self.provenance})
             return None
-        differences = list(_differences(stored["identity"], self.identity))
+        differences = _differences(stored["identity"], self.identity)
+        # Another stage or task says more than the settings that come with it.
+        differences = sorted(differences, key=lambda difference: difference.partition(" ")[0].count("."))
         if differences:
             raise FileExistsError(
                 f"The output folder {self.path} already holds a different run. It differs in "
