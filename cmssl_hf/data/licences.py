@@ -13,6 +13,18 @@ _ORIGINS = {"the MIMIC waveform databases": ("bidmc", "pulsedb", "uci_bp")}
 
 _NOT_STATED = "not stated"
 
+#: Licences under which a release, or what is prepared from it, may be passed on, by pattern, and what the Hub calls them.
+_OPEN_LICENCES = {
+    r"Apache-2\.0": "apache-2.0",
+    r"CC0( 1\.0)?": "cc0-1.0",
+    r"CC BY( |-)4\.0": "cc-by-4.0",
+    r"CC BY-NC-SA 4\.0": "cc-by-nc-sa-4.0",
+    r"CC BY-SA 4\.0": "cc-by-sa-4.0",
+    r"MIT": "mit",
+    r"ODC-By 1\.0": "odc-by",
+    r"ODbL 1\.0": "odbl",
+}
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -62,3 +74,18 @@ def shared_origins(data: Iterable[TrainingData]) -> dict[str, list[str]]:
     names = {entry.dataset for entry in data}
     shared = {origin: sorted(names.intersection(members)) for origin, members in _ORIGINS.items()}
     return {origin: members for origin, members in shared.items() if len(members) > 1}
+
+
+def hub_licence(license: str) -> str:
+    """The Hub's identifier of a licence; `"other"` for one it does not know and for several."""
+    return next((hub for pattern, hub in _OPEN_LICENCES.items() if re.fullmatch(pattern, license)), "other")
+
+
+def may_be_passed_on(license: str | None) -> bool:
+    """Whether every part of a release is under a licence that is known to allow redistribution.
+
+    Args:
+        license: one licence, or several as `"<part>: <licence>; <part>: <licence>"`; empty where it is not known.
+    """
+    parts = [part.rpartition(": ")[2].strip() for part in (license or "").split(";")]
+    return all(hub_licence(part) != "other" for part in parts)

@@ -9,6 +9,7 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..data.licences import TrainingData, describe_training_data, forbids_commercial_use, shared_origins
+from ..models.cmssl.configuration_cmssl import ENCODER_SIZES
 from ..models.cmssl.hub_cmssl import name_model
 from ..tasks import Task, get_task
 from .reports import result_table
@@ -172,10 +173,10 @@ def _method(run: dict[str, Any]) -> str:
     identity = run["identity"]
     if run.get("builds_on") is not None:
         initialisation = f"It started from a pre-trained encoder ({_stages_before(run)})."
+    elif identity.get("initialisation") in ENCODER_SIZES:
+        initialisation = "It started from random weights: no pre-training."
     else:
-        initialisation = f"It started from `{identity.get('initialisation')}`, of which this run knows no more."
-        if identity.get("initialisation") in ("small", "base", "large"):
-            initialisation = "It started from random weights: no pre-training."
+        initialisation = "It started from weights of whose training nothing is recorded."
     if identity.get("freeze_encoder"):
         initialisation += " The encoder was frozen; only the head was trained."
     return _METHODS[identity["stage"]].format(initialisation=initialisation)
@@ -273,7 +274,7 @@ def _leak_notes(run: dict[str, Any], data: list[TrainingData]) -> Iterator[str]:
     if run["identity"]["stage"] == "finetuning":
         if run.get("builds_on") is not None:
             yield "No test subject, by dataset and identifier, was in the training or validation data of an earlier stage."
-        elif run["identity"].get("initialisation") not in ("small", "base", "large"):
+        elif run["identity"].get("initialisation") not in ENCODER_SIZES:
             yield "Which subjects the starting weights have seen is not known; test subjects may be among them."
     else:
         yield "Test subjects of these datasets were not used."

@@ -1,0 +1,228 @@
+"""Models and datasets go to the Hub and come back the same: against a server on 127.0.0.1, through the real client."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_server import HubServer
+from huggingface_hub import DatasetCard, ModelCard
+from tiny import PATCH, encoder_config
+
+from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
+from cmssl_hf.data.licences import hub_licence, may_be_passed_on
+from cmssl_hf.data.loading import load_dataset, load_dataset_builder
+from cmssl_hf.data.sharing import push_dataset
+
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+def run_python(hub: HubServer, home: Path, *arguments: str) -> str:
+    """Standard output of a fresh interpreter for which `hub` is the Hub and nothing is cached yet."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home),
+        "HF_TOKEN": "hf_test",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        "OMP_NUM_THREADS": "1",
+    }
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def signal() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(2500)
+
+
+def heart_rate(folder: Path) -> float:
+    model = CMSSLEncoderForSequenceClassification.from_pretrained(folder).eval()
+    inputs = CMSSLFeatureExtractor.from_pretrained(folder)(ppg=signal()[:1250], sampling_rate=125, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).logits.item()
+
+
+PREDICT_BY_REPOSITORY_ID = """
+import sys
+
+if sys.argv[2] == "without the package":
+    class Nowhere:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] == "cmssl_hf":
+                raise ModuleNotFoundError(name)
+
+    sys.meta_path.insert(0, Nowhere())
+    trust = {"trust_remote_code": True}
+else:
+    import cmssl_hf
+
+    trust = {}
+
+import numpy as np
+from transformers import pipeline
+
+predict = pipeline("physiological-signal-regression", model=sys.argv[1], **trust)
+answer = predict(np.random.default_rng(0).standard_normal(2500), sampling_rate=125)
+print(answer["windows"][0]["value"]["heart_rate"])
+"""
+
+
+def test_training_pushes_when_it_is_done(hub, tmp_path):
+    folder = tmp_path / "run"
+    flags = {
+        "task": "simulated_hr",
+        "dataset_options": "num_subjects=10,seconds_per_subject=30",
+        "cache_dir": str(tmp_path / "data"),
+        "model_name_or_path": "small",
+        "config_overrides": "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32",
+        "max_steps": "2",
+        "save_strategy": "steps",
+        "save_steps": "1",
+        "eval_strategy": "steps",
+        "eval_steps": "1",
+        "report_to": "none",
+        "use_cpu": "true",
+        "output_dir": str(folder),
+        "push_to_hub": "true",
+        "hub_model_id": "someone/heart-rate",
+    }
+    arguments = [argument for name, value in flags.items() for argument in (f"--{name}", value)]
+    run_python(hub, tmp_path / "home1", str(SCRIPTS / "finetune.py"), *arguments)
+
+    # One upload, of the finished run.
+    assert hub.repositories["models/someone/heart-rate"].messages == ["initial commit", "End of training"]
+    files = hub.files("models/someone/heart-rate")
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "run.json", "README.md"} <= set(files)
+    assert {"modeling_cmssl_encoder.py", "feature_extraction_cmssl.py", "pipeline_cmssl.py"} <= set(files)
+    assert not any(name.startswith("checkpoint") for name in files)
+    card = ModelCard(files["README.md"].decode())
+    results = json.loads(files["run.json"])["results"]["small from scratch"]
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == pytest.approx(results)
+    assert 'name = "someone/heart-rate"' in card.text
+    assert str(tmp_path) not in card.content
+
+    expected = heart_rate(folder)
+    shutil.rmtree(folder)
+    for package in ("with the package", "without the package"):
+        answer = run_python(hub, tmp_path / package, "-c", PREDICT_BY_REPOSITORY_ID, "someone/heart-rate", package)
+        assert float(answer) == pytest.approx(expected, rel=1e-5)
+
+
+PUSH_FROM_PYTHON = """
+import shutil
+import sys
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
+import cmssl_hf
+
+for repo_id, folder in zip(("model-of-a-run", "someone/other"), sys.argv[1:]):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
+    model.push_to_hub(repo_id)
+    feature_extractor.push_to_hub(repo_id)
+    shutil.rmtree(folder)
+    loaded = AutoModelForSequenceClassification.from_pretrained(f"someone/{repo_id.split('/')[-1]}")
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    again = AutoFeatureExtractor.from_pretrained(f"someone/{repo_id.split('/')[-1]}")
+    assert again.to_dict() == feature_extractor.to_dict()
+"""
+
+
+def test_push_from_python(hub, tmp_path):
+    """A model takes the card of the run that trained it along; one of no run gets the card of transformers."""
+    folders = [tmp_path / "run", tmp_path / "other"]
+    for folder in folders:
+        torch.manual_seed(0)
+        config = encoder_config(num_labels=1, id2label={0: "heart_rate"}, problem_type="regression", label_mean=70.0)
+        CMSSLEncoderForSequenceClassification(config).save_pretrained(folder)
+        CMSSLFeatureExtractor(patch_size=PATCH).save_pretrained(folder)
+    (folders[0] / "run.json").write_text('{"identity": {}}')
+    (folders[0] / "README.md").write_text(f'---\nlibrary_name: transformers\n---\n\n# Ours\n\nname = "{folders[0]}"\n')
+    run_python(hub, tmp_path / "home1", "-c", PUSH_FROM_PYTHON, *map(str, folders))
+    files = hub.files("models/someone/model-of-a-run")
+    assert files["README.md"].decode().endswith('# Ours\n\nname = "someone/model-of-a-run"\n')
+    assert files["run.json"] == b'{"identity": {}}'
+    assert b"automatically generated" in hub.files("models/someone/other")["README.md"]
+
+
+PUSH_DATASET = """
+import sys
+import datasets
+from cmssl_hf.data.loading import load_dataset, load_dataset_builder
+from cmssl_hf.data.sharing import push_dataset
+
+options = {"num_subjects": 10, "seconds_per_subject": 30, "cache_dir": sys.argv[1]}
+dataset = load_dataset("simulated", "rhythm", **options)
+push_dataset(dataset, load_dataset_builder("simulated", "rhythm", **options), "someone/rhythms")
+loaded = datasets.load_dataset("someone/rhythms")
+for split, rows in dataset.items():
+    assert loaded[split].features == rows.features
+    assert loaded[split].to_dict() == rows.to_dict()
+"""
+
+
+def test_datasets(hub, tmp_path):
+    run_python(hub, tmp_path / "home", "-c", PUSH_DATASET, str(tmp_path / "data"))
+    card = DatasetCard(hub.files("datasets/someone/rhythms")["README.md"].decode())
+    assert (card.data.license, card.data.pretty_name) == ("apache-2.0", "Simulation")
+    assert [config["config_name"] for config in card.data.configs] == ["default"]
+    assert 'load_dataset("someone/rhythms")' in card.text
+    assert "sinus_rhythm, ectopic_beats, atrial_fibrillation" in card.text
+    for row in (
+        "| `start_time`    | float64         | s ",
+        "| train      |     24 |          8 |",
+        "`num_subjects=10`",
+    ):
+        assert row in card.text
+
+
+def test_licences_that_do_not_allow_it(tmp_path):
+    options = {"num_subjects": 10, "seconds_per_subject": 30, "cache_dir": tmp_path}
+    dataset = load_dataset("simulated", "hr", **options)
+    builder = load_dataset_builder("wfdb_pairs", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"is not pushed: its licence is not stated"):
+        push_dataset(dataset, builder, "someone/records")
+    with pytest.raises(ValueError, match=r"its licence \(PhysioNet Restricted Health Data License 1.5.0\) does not"):
+        push_dataset(dataset, builder, "someone/records", license="PhysioNet Restricted Health Data License 1.5.0")
+
+
+@pytest.mark.parametrize(
+    ("license", "identifier", "allowed"),
+    [
+        ("ODC-By 1.0", "odc-by", True),
+        ("CC BY 4.0", "cc-by-4.0", True),
+        ("MIMIC part: ODbL 1.0; VitalDB part: CC BY-NC-SA 4.0", "other", True),
+        ("one part: CC BY 4.0; other part: ask the authors", "other", False),
+        ("CC BY-ND 4.0", "other", False),
+    ],
+)
+def test_licences(license, identifier, allowed):
+    assert hub_licence(license) == identifier
+    assert may_be_passed_on(license) is allowed
+
+
+@pytest.mark.parametrize(
+    "name", ["bidmc", "csn", "physionet2017", "ppg_dalia", "ptb_xl", "pulsedb", "simulated", "uci_bp"]
+)
+def test_licences_of_all_builders_are_known(name):
+    assert may_be_passed_on(load_dataset_builder(name).info.license)
+
+
+def test_no_license_is_no_permission():
+    assert not may_be_passed_on("")
+    assert not may_be_passed_on(None)
