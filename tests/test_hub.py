@@ -129,6 +129,7 @@ import sys
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
 import cmssl_hf
+from cmssl_hf.training.provenance import run_of_model
 
 for repo_id, folder in zip(("model-of-a-run", "someone/other"), sys.argv[1:]):
     model = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -140,6 +141,9 @@ for repo_id, folder in zip(("model-of-a-run", "someone/other"), sys.argv[1:]):
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
     again = AutoFeatureExtractor.from_pretrained(f"someone/{repo_id.split('/')[-1]}")
     assert again.to_dict() == feature_extractor.to_dict()
+
+assert run_of_model("someone/model-of-a-run") == {"identity": {}}
+assert run_of_model("someone/other") is None
 """
 
 

@@ -14,8 +14,8 @@ from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
 from .arguments import DataArguments, EncoderArguments, EncoderTrainingArguments
-from .provenance import describe_data, median_window_seconds
-from .run_folder import RunFolder, model_identity, read_run, training_identity
+from .provenance import describe_data, median_window_seconds, run_of_model
+from .run_folder import RunFolder, model_identity, training_identity
 from .stage_data import load_stage_data
 from .trainers import EncoderTrainer
 
@@ -64,7 +64,7 @@ def pretrain_encoder(
             "training": training_identity(training_arguments),
             "tokenizer": model_fingerprint(tokenizer),
         },
-        provenance={"builds_on": read_run(encoder_arguments.tokenizer)},
+        provenance={"builds_on": run_of_model(encoder_arguments.tokenizer)},
     )
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
         checkpoint = run.open()

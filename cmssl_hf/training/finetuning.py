@@ -16,9 +16,9 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from ..tasks import Task, get_task
 from .arguments import DataArguments, FinetuningArguments, TaskArguments
-from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects
+from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects, run_of_model
 from .reports import append_summary, save_predictions
-from .run_folder import RunFolder, model_identity, read_run, training_identity
+from .run_folder import RunFolder, model_identity, training_identity
 from .scoring import classical_predictions, constant_predictions, score
 from .stage_data import label_names, load_raw_data, load_stage_data
 from .trainers import FinetuningTrainer
@@ -74,7 +74,7 @@ def finetune(
             "freeze_encoder": task_arguments.freeze_encoder,
             "augmentation": vars(augmentation),
         },
-        provenance={"builds_on": read_run(task_arguments.model_name_or_path)},
+        provenance={"builds_on": run_of_model(task_arguments.model_name_or_path)},
     )
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
         checkpoint = run.open()

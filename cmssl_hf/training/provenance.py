@@ -1,14 +1,17 @@
 """Which subjects a model has seen, and that none of them is tested on."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from ..data.windows_dataset import input_values_to_numpy
 from .arguments import DataArguments
-from .run_folder import read_run
+from .run_folder import RUN_FILE, read_run
 
 
 def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, Any]:
@@ -36,6 +39,17 @@ def median_window_seconds(rows: Dataset, sampling_rate: float, num_sampled: int 
     return float(np.median(lengths) / sampling_rate)
 
 
+def run_of_model(name_or_path: str | Path) -> dict[str, Any] | None:
+    """Content of the `run.json` that travels with a model, in its folder or its repository on the Hub; `None` if it has none
+    or if the name is neither."""
+    if Path(name_or_path).is_dir() or "/" not in str(name_or_path):
+        return read_run(name_or_path)
+    try:
+        return json.loads(Path(hf_hub_download(str(name_or_path), RUN_FILE)).read_text())
+    except EntryNotFoundError:
+        return None
+
+
 def subjects_seen(run: dict[str, Any] | None) -> set[tuple[str, str]]:
     """`(dataset, subject)` of everyone a run and the runs it builds on were trained or validated on."""
     seen = set()
@@ -48,22 +62,20 @@ def subjects_seen(run: dict[str, Any] | None) -> set[tuple[str, str]]:
     return seen
 
 
-def refuse_seen_test_subjects(model_folder: str | Path, data: dict[str, Any]) -> None:
+def refuse_seen_test_subjects(model: str | Path, data: dict[str, Any]) -> None:
     """Refuses to test a model on subjects it was pre-trained on.
 
     Args:
-        model_folder: folder of the pre-trained model; one without `run.json` is accepted, since nothing is known of it.
+        model: folder or Hub id of the pre-trained model; one without `run.json` is accepted, since nothing is known of it.
         data: description of the task's data by [`describe_data`].
 
     Raises:
         ValueError: if test subjects are among those that the model or its tokenizer have seen.
     """
-    if not Path(model_folder).is_dir():
-        return
-    seen = subjects_seen(read_run(model_folder))
+    seen = subjects_seen(run_of_model(model))
     leaked = [subject for subject in data["splits"]["test"]["subjects"] if (data["dataset"], subject) in seen]
     if leaked:
         raise ValueError(
-            f"{model_folder} was pre-trained on {len(leaked)} of the test subjects of {data['dataset']}"
+            f"{model} was pre-trained on {len(leaked)} of the test subjects of {data['dataset']}"
             f" ({', '.join(leaked[:8])}), so its test results would mean nothing. Pre-train with the same split as the task."
         )
