@@ -10,6 +10,7 @@ import yaml
 from transformers import HfArgumentParser, PreTrainedConfig, TrainingArguments
 
 from ..data.augmentation import Augmentation
+from ..data.prepared import read_manifest
 from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
 
 
@@ -22,6 +23,10 @@ class DataArguments:
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     data_dir: str | None = field(default=None, metadata={"help": "Folder with the release."})
+    prepared_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder written by `scripts/prepare_data.py`; it says itself which dataset it holds."},
+    )
     cache_dir: str | None = field(default=None, metadata={"help": "Folder for prepared data."})
     dataset_options: dict | str | None = field(
         default=None, metadata={"help": "Options of the dataset, e.g. `num_subjects=40,stride_seconds=5`."}
@@ -31,6 +36,10 @@ class DataArguments:
 
     def __post_init__(self):
         self.dataset_options = parse_options(self.dataset_options)
+        if self.prepared_dir is not None:
+            settings = read_manifest(self.prepared_dir)["settings"]
+            self.dataset, self.dataset_config = settings["dataset"], settings["config_name"]
+            self.dataset_options = settings["options"]
 
 
 @dataclass

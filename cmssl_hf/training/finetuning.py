@@ -96,7 +96,8 @@ def finetune(
         test_labels = _labels(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels))
         results["constant"] = score(task, constant, test_labels)
-        if task.classical_method is not None:
+        # A prepared folder holds no raw signals.
+        if task.classical_method is not None and (data_arguments.prepared_dir is None or data_arguments.data_dir):
             predictions, num_failed = classical_predictions(
                 task, load_raw_data(data_arguments)["test"], float(constant[0, 0])
             )

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from ..data.features import extract_features
 from ..data.loading import load_dataset, load_dataset_builder
+from ..data.prepared import load_prepared, read_manifest
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .arguments import DataArguments
 
@@ -47,19 +48,39 @@ def load_stage_data(
         ValueError: if the dataset cannot be read with this feature extractor, lacks a split, or two splits share a subject.
     """
     with training_arguments.main_process_first(desc="preparing the data"):
-        raw = load_raw_data(data_arguments)
-        missing = [split for split in splits if split not in raw]
+        if data_arguments.prepared_dir is not None:
+            dataset = _load_prepared(data_arguments, feature_extractor)
+        else:
+            dataset = load_raw_data(data_arguments)
+        missing = [split for split in splits if split not in dataset]
         if missing:
             raise ValueError(
-                f"{data_arguments.dataset} has no {' and no '.join(missing)} split; it has {', '.join(raw)}."
+                f"{data_arguments.dataset} has no {' and no '.join(missing)} split; it has {', '.join(dataset)}."
             )
-        _refuse_shared_subjects(raw)
+        _refuse_shared_subjects(dataset)
+        dataset = DatasetDict({split: dataset[split] for split in splits})
+        if data_arguments.prepared_dir is not None:
+            return dataset
         return DatasetDict(
             {
-                split: extract_features(raw[split], feature_extractor, num_proc=data_arguments.num_proc)
-                for split in splits
+                split: extract_features(rows, feature_extractor, num_proc=data_arguments.num_proc)
+                for split, rows in dataset.items()
             }
         )
+
+
+def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor) -> DatasetDict:
+    prepared = CMSSLFeatureExtractor.from_dict(
+        read_manifest(data_arguments.prepared_dir)["settings"]["feature_extractor"]
+    )
+    for name in ("channels", "sampling_rate", "do_band_pass", "pass_bands", "do_standardize"):
+        there, wanted = getattr(prepared, name), getattr(feature_extractor, name)
+        if there != wanted:
+            raise ValueError(
+                f"{data_arguments.prepared_dir} was prepared with {name}={there!r}, but the model reads {name}={wanted!r}:"
+                " prepare the data again, or read the release with `data_dir`."
+            )
+    return load_prepared(data_arguments.prepared_dir, cache_dir=data_arguments.cache_dir)
 
 
 def _refuse_shared_subjects(dataset: DatasetDict) -> None:
