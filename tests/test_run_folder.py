@@ -6,6 +6,7 @@ import pytest
 from tiny import encoder_config
 
 from cmssl_hf.training.arguments import FinetuningArguments, TokenizerTrainingArguments
+from cmssl_hf.training.checkpoints import write_manifest
 from cmssl_hf.training.run_folder import RunFolder, model_identity, read_run, training_identity
 
 
@@ -35,6 +36,7 @@ def test_same_run_continues_from_its_last_checkpoint(tmp_path):
     assert RunFolder(tmp_path, IDENTITY).open() is None
     for step in (9, 80, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
+        write_manifest(tmp_path / f"checkpoint-{step}")
     assert RunFolder(tmp_path, IDENTITY).open() == str(tmp_path / "checkpoint-100")
 
 

@@ -1,6 +1,7 @@
 """Running a stage as a command: logging, and an orderly end for every process."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
+
+from .termination import RunTerminated
 
 
 _REFUSALS = (ValueError, OSError)
@@ -17,7 +20,7 @@ def run_stage(stage: Callable[..., dict], *arguments: Any) -> dict | None:
     """Runs a stage and returns its results on the main process, `None` on the others.
 
     What a stage refuses (bad data, arguments that do not fit, a folder that is taken) ends the process with its message and
-    exit code 1, without a traceback.
+    exit code 1, without a traceback; a run that SIGTERM ends has the exit code that shells give to it, 143.
 
     Args:
         stage: called with `arguments`.
@@ -27,6 +30,9 @@ def run_stage(stage: Callable[..., dict], *arguments: Any) -> dict | None:
     _log_to_stderr(training_arguments)
     try:
         results = stage(*arguments)
+    except RunTerminated as termination:
+        logging.getLogger(__name__).warning("%s", termination)
+        sys.exit(128 + signal.SIGTERM)
     except _REFUSALS as error:
         logging.getLogger(__name__).debug("refused", exc_info=True)
         sys.exit(f"error: {error}")

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .checkpoints import last_whole_checkpoint
 
 
 logger = logging.getLogger(__name__)
@@ -108,7 +110,7 @@ class RunFolder:
                 + "; ".join(differences[:8])
                 + ". Choose another `--output_dir` or repeat that run's settings; nothing was changed."
             )
-        checkpoint = get_last_checkpoint(str(self.path))
+        checkpoint = last_whole_checkpoint(self.path)
         if checkpoint is not None:
             logger.info("Continuing the run from %s.", checkpoint)
         return checkpoint

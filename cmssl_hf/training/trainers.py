@@ -7,25 +7,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..tasks import Task
+from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .codebook_initialization import initialize_codebook
 from .model_card import write_model_card
 from .optimization import parameter_groups
 from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, reconstruction_statistics
 from .run_folder import RunFolder
 from .scoring import score
+from .termination import TerminationCallback
 
 
-class StageTrainer(Trainer):
+class StageTrainer(CheckpointingTrainer):
     """What the stages share: early stopping, parameter groups, and the parts of the loss in the log."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.add_callback(_Epochs)
+        self.add_callback(_LogBeforeSaving)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
@@ -49,9 +52,15 @@ class StageTrainer(Trainer):
 
         Returns:
             The validation metrics, with the prefix `eval_`.
+
+        Raises:
+            RunTerminated: if SIGTERM ended the training.
+            CheckpointError: if a checkpoint cannot be written or the best one is damaged.
         """
         if checkpoint is None or not self._restore_if_complete(checkpoint):
-            self.train(resume_from_checkpoint=checkpoint)
+            with TerminationCallback(self.accelerator) as termination:
+                self.add_callback(termination)
+                self.train(resume_from_checkpoint=checkpoint)
         metrics = self.evaluate()
         # Saving as users do would already push, before there are results for the model card.
         self.save_model(_internal_call=True)
@@ -78,7 +87,8 @@ class StageTrainer(Trainer):
         state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
         if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
             return False
-        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        best = best_checkpoint(Path(checkpoint).parent, state) if self.args.load_best_model_at_end else None
+        refuse_damaged(best or checkpoint)
         self._load_from_checkpoint(best or checkpoint)
         self.state = state
         return True
@@ -109,6 +119,15 @@ class _Epochs(TrainerCallback):
         for listener in (train_dataloader.dataset, sampler.sampler):
             if hasattr(listener, "set_epoch"):
                 listener.set_epoch(epoch)
+
+
+class _LogBeforeSaving(TrainerCallback):
+    """Logs whenever a checkpoint is due: it holds no sums of losses, so that a run continued from it would log other means."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
 
 
 class TokenizerTrainer(StageTrainer):

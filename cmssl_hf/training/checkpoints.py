@@ -1,0 +1,165 @@
+"""Checkpoints that are there as a whole or not at all."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints, sort_checkpoints
+
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_FILE = "manifest.json"
+
+# Hidden from `get_last_checkpoint` and, by its underscore, from uploads to the Hub.
+_UNFINISHED_FOLDER = "_unfinished"
+
+
+class CheckpointError(OSError):
+    """A checkpoint that cannot be written or used; the message says why, and which one can."""
+
+
+def write_manifest(folder: Path) -> None:
+    """Lists the size and SHA-256 of each file of a checkpoint in its `manifest.json`, and waits until all is on the disk."""
+    manifest = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _flush_to_disk(path)
+            manifest[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2))
+    _flush_to_disk(folder / MANIFEST_FILE)
+
+
+def find_damage(folder: Path) -> str | None:
+    """What keeps a checkpoint from being used, e.g. `"optimizer.pt is missing"`; `None` if every file is as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST_FILE}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"its {MANIFEST_FILE} cannot be read"
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+        if _sha256(path) != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def refuse_damaged(checkpoint: str) -> None:
+    """Raises a `CheckpointError` that says what is damaged, if anything is."""
+    if damage := find_damage(Path(checkpoint)):
+        raise CheckpointError(f"{checkpoint} is damaged: {damage}.")
+
+
+def last_whole_checkpoint(run_folder: str | Path) -> str | None:
+    """The latest checkpoint of a run all of whose files are as they were written; `None` if there is none.
+
+    Later ones, which are damaged, are renamed to `damaged-checkpoint-<step>`, so that none is taken for the latest, and named
+    in a warning.
+    """
+    for checkpoint in map(Path, reversed(sort_checkpoints(str(run_folder)))):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return str(checkpoint)
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+        logger.warning("%s is damaged and now called %s: %s.", checkpoint, aside.name, damage)
+    return None
+
+
+def best_checkpoint(run_folder: Path, state: TrainerState) -> str | None:
+    """Where the best checkpoint of a run is; `None` if there is none. A state remembers the folder that the run was in when
+    it was saved, which may have been moved since."""
+    return state.best_model_checkpoint and str(run_folder / Path(state.best_model_checkpoint).name)
+
+
+class CheckpointingTrainer(Trainer):
+    """A `Trainer` whose checkpoints appear when they are complete, and that deletes old ones only after that.
+
+    They are written to a folder of their own, listed in a manifest, flushed to the disk and then renamed. A run that is
+    killed or runs out of space meanwhile still has the checkpoints that it had.
+    """
+
+    _unfinished: Path | None = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        # While a checkpoint is being written this is where `Trainer` puts it, and where it looks for older ones to delete.
+        return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_folder = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        written, checkpoint = run_folder / _UNFINISHED_FOLDER / name, run_folder / name
+        if self.args.should_save:
+            shutil.rmtree(written.parent, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            self._unfinished = written.parent
+            super()._save_checkpoint(model, trial)
+            # Every process has written its random state.
+            self.accelerator.wait_for_everyone()
+            self.state.best_model_checkpoint = best_checkpoint(run_folder, self.state)
+            if self.args.should_save:
+                self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+                write_manifest(written)
+                if checkpoint.exists():  # SIGTERM came after it and before the end of its epoch
+                    checkpoint.rename(written.parent / "replaced")
+                written.rename(checkpoint)
+                shutil.rmtree(written.parent)
+        # torch and safetensors report a full disk as errors of their own.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(written.parent, ignore_errors=True)
+            raise CheckpointError(_why_not_written(checkpoint, error)) from error
+        finally:
+            self._unfinished = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            rotate_checkpoints(str(run_folder), self.args.save_total_limit, self.state.best_model_checkpoint)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(checkpoint))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._unfinished is None:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _load_best_model(self) -> None:
+        refuse_damaged(self.state.best_model_checkpoint)
+        super()._load_best_model()
+
+
+def _why_not_written(checkpoint: Path, error: Exception) -> str:
+    free = shutil.disk_usage(checkpoint.parent).free / 2**20
+    last = get_last_checkpoint(str(checkpoint.parent))
+    return f"{checkpoint} could not be written ({type(error).__name__}: {error}); {free:,.0f} MiB are free there. " + (
+        f"The same command continues from {last}." if last else "There is no earlier checkpoint."
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

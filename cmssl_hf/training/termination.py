@@ -1,0 +1,76 @@
+"""SIGTERM, which schedulers send before they kill: the run saves a checkpoint and ends."""
+
+import logging
+import signal
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+logger = logging.getLogger(__name__)
+
+
+class RunTerminated(Exception):
+    """The run ended early because it was asked to; the same command continues it."""
+
+
+class TerminationCallback(TrainerCallback):
+    """Ends a training after the step during which SIGTERM came, with a checkpoint that the same command continues from.
+
+    While it is used as a context manager it handles the signal. The `enable_jit_checkpoint` of transformers saves before
+    the optimizer's step and notes that training should stop, so that a run would neither continue nor end the same.
+
+    Args:
+        accelerator: of the run; if one process is asked to end, all end after the same step.
+
+    Raises:
+        RunTerminated: from `Trainer.train`, once the checkpoint is written.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        self._accelerator = accelerator
+        self._requested = False
+        self._ending = False
+
+    def __enter__(self) -> "TerminationCallback":
+        self._previous = signal.signal(signal.SIGTERM, self._request)
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *details: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
+        # It came when there was nothing left to save.
+        if error is None and self._requested:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        # What is due at the end of an epoch would be left out if the checkpoint were written before it.
+        if not float(state.epoch).is_integer():
+            self._save_if_requested(control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self._save_if_requested(control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        if self._ending:
+            raise RunTerminated(
+                f"Ended after step {state.global_step} of {state.max_steps} because of SIGTERM; the same command continues."
+            )
+
+    def _save_if_requested(self, control: TrainerControl) -> None:
+        if self._requested_anywhere():
+            self._ending = control.should_save = True
+
+    def _requested_anywhere(self) -> bool:
+        if self._accelerator.num_processes == 1:
+            return self._requested
+        requested = torch.tensor(int(self._requested), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(requested).item())
