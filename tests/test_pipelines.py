@@ -142,6 +142,9 @@ def test_unusable_windows_are_not_answered(heart_rate):
         (np.ones((2, 640)), r"must be a 1-d array of samples, but has shape \(2, 640\)"),
         ("there_is_no_such_record.csv.txt", "no WFDB header there_is_no_such_record.csv.txt.hea"),
         ({"signal": ["a", "b"], "sampling_rate": 64}, "must be a 1-d array of numbers"),
+        (recording(20) + 1j, "must be a 1-d array of numbers: they are complex"),
+        (recording(20) * 1e300, "recording of 1,280 samples, 0-10 s: .* too large to be processed"),
+        ({"signal": recording(2000, 1.0), "sampling_rate": 1}, "at 1 Hz, holds nothing of the 0.5-8 Hz of ppg"),
     ],
 )
 def test_refused_inputs(heart_rate, source, message):
@@ -150,7 +153,7 @@ def test_refused_inputs(heart_rate, source, message):
         predict(source)
 
 
-@pytest.mark.parametrize("rate", [None, 0, -5, float("nan")])
+@pytest.mark.parametrize("rate", [None, 0, -5, float("nan"), float("inf"), "64", [64]])
 def test_sampling_rate_is_required(heart_rate, rate):
     with pytest.raises(ValueError, match=r"`sampling_rate` .* recording of 1,280 samples"):
         pipeline(REGRESSION, model=heart_rate)(recording(20), sampling_rate=rate)

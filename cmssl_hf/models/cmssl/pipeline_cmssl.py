@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import logging
 
 from .recordings_cmssl import Recording, read_recording
 from .signal_processing_cmssl import reason_to_drop
 
+
+logger = logging.get_logger(__name__)
 
 #: Window in seconds for models whose config does not say what they were trained on; the published one.
 DEFAULT_WINDOW_SECONDS = 10.0
@@ -84,6 +87,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         """Yields the usable windows of one recording as the model's input of batch size 1."""
         extractor = self.feature_extractor
         recording = read_recording(source, extractor.channels, sampling_rate=sampling_rate, column=column)
+        self._check_rates(recording)
         window_seconds = window_seconds or getattr(self.model.config, "window_seconds", None) or DEFAULT_WINDOW_SECONDS
         patch_seconds = extractor.patch_size / extractor.sampling_rate
         if window_seconds < patch_seconds:
@@ -124,6 +128,28 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                 "unusable": unusable if is_last else None,
                 "is_last": is_last,
             }
+
+    def _check_rates(self, recording: Recording) -> None:
+        """Refuses rates at which nothing of what the model reads is left, and warns of those at which some is missing."""
+        if not self.feature_extractor.do_band_pass:
+            return
+        for channel, rate in recording.sampling_rates.items():
+            low, high = self.feature_extractor.pass_bands[channel]
+            if rate <= 2 * low:
+                raise ValueError(
+                    f"{recording.name}, at {rate:g} Hz, holds nothing of the {low:g}-{high:g} Hz of {channel} that the model"
+                    " reads."
+                )
+            if rate < 2 * high:
+                logger.warning(
+                    "%s, at %g Hz, holds only frequencies below %g Hz; the model was made for %s of %g-%g Hz.",
+                    recording.name,
+                    rate,
+                    rate / 2,
+                    channel,
+                    low,
+                    high,
+                )
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         notes = {

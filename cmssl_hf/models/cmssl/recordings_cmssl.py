@@ -1,5 +1,6 @@
 """Recordings as people have them - arrays, dictionaries, WFDB records, CSV files - as the signals that a model reads."""
 
+import numbers
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,10 @@ def _from_mapping(source: Mapping[str, Any], channels: Sequence[str], sampling_r
 
 def _as_signal(values: Any, name: str) -> np.ndarray:
     try:
-        signal = np.asarray(values, dtype=np.float64)
+        signal = np.asarray(values)
+        if np.iscomplexobj(signal):
+            raise TypeError("they are complex.")
+        signal = signal.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a 1-d array of numbers: {error}") from error
     if signal.ndim != 1:
@@ -136,11 +140,9 @@ def _as_signal(values: Any, name: str) -> np.ndarray:
 def _checked_rate(sampling_rate: float | None, name: str) -> float:
     if sampling_rate is None:
         raise ValueError(f"`sampling_rate` is required for {name}: its rate in Hz.")
-    if not np.isfinite(sampling_rate) or sampling_rate <= 0:
-        raise ValueError(
-            f"`sampling_rate` of {name} must be a positive, finite number of Hz, but is {sampling_rate!r}."
-        )
-    return float(sampling_rate)
+    if isinstance(sampling_rate, numbers.Real) and 0 < sampling_rate < float("inf"):
+        return float(sampling_rate)
+    raise ValueError(f"`sampling_rate` of {name} must be a positive, finite number of Hz, but is {sampling_rate!r}.")
 
 
 def _chosen(

@@ -81,11 +81,14 @@ def band_pass(signal: np.ndarray, sampling_rate: float, band: tuple[float, float
 
 
 def standardize(signal: np.ndarray) -> np.ndarray:
-    """Scales to mean 0 and standard deviation 1 along the last axis; a constant signal becomes zeros."""
+    """Scales to mean 0 and standard deviation 1 along the last axis; a constant signal becomes zeros, one whose variance is
+    beyond float64 becomes NaN."""
     signal = np.asarray(signal, dtype=np.float64)
     centred = signal - signal.mean(axis=-1, keepdims=True)
-    deviation = centred.std(axis=-1, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = centred.std(axis=-1, keepdims=True)
+    deviation[np.isinf(deviation)] = np.nan
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation != 0)
 
 
 def longest_constant_run(signal: np.ndarray) -> int:
