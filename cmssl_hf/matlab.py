@@ -5,12 +5,13 @@ reference per element, in shape `(N, 1)` or `(1, N)`. A struct of one element ho
 an array of UTF-16 code units; an empty array is written as its dimensions, with the attribute `MATLAB_empty`.
 """
 
+import math
 import os
 from collections.abc import Sequence
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5r, h5s, h5t
+from h5py import h5a, h5d, h5i, h5r, h5s, h5t
 
 
 _ALL = slice(None)
@@ -57,7 +58,7 @@ class CellArray:
     """
 
     def __init__(self, dataset: h5py.Dataset, rows: slice = _ALL):
-        self._file = dataset.file.id
+        self._file = h5i.get_file_id(dataset.id)
         if dataset.id.get_type().equal(h5t.STD_REF_OBJ):
             self._references = _read_elements(dataset, rows, h5py.ref_dtype)
             self._addresses = _read_elements(dataset, rows, np.uint64, h5t.STD_REF_OBJ)
@@ -82,7 +83,7 @@ class CellArray:
                 element.read(memory, h5s.ALL, values[row], h5t.NATIVE_DOUBLE)
             except (OSError, TypeError, ValueError):
                 # Asking every element for its size first would take as long as reading it.
-                if np.prod(element.shape) == length:
+                if math.prod(element.shape) == length:
                     raise
         return values
 
@@ -99,7 +100,7 @@ class CellArray:
         everything = list(range(len(values)))
         offset = first.get_offset()
         plain = first.get_create_plist().get_layout() == h5d.CONTIGUOUS and first.get_type().equal(h5t.NATIVE_DOUBLE)
-        if not plain or offset is None or np.prod(first.shape) != values.shape[1]:
+        if not plain or offset is None or math.prod(first.shape) != values.shape[1]:
             return everything
         descriptor = self._file.get_vfd_handle()
         base = self._file.get_create_plist().get_userblock()

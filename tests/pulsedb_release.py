@@ -2,6 +2,7 @@
 
 import datetime
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def _close(file: h5py.File) -> None:
 def _store(file: h5py.File, value, *, row_text: bool = True, compression: str | None = None) -> h5py.Reference:
     """Stores one element of a cell or struct array: text, a number, a vector, or `None` for an empty array."""
     group = file["#refs#"]
-    name = format(len(group), "x")
+    name = uuid.uuid4().hex
     if value is None:
         dataset = group.create_dataset(name, data=np.zeros(2, dtype=np.uint64))
         dataset.attrs["MATLAB_empty"] = np.int32(1)
@@ -137,8 +138,11 @@ def write_subset_file(
     file = _open(path)
     subset = file.create_group("Subset")
     rows = [(subject, fields, i) for subject, fields in sorted(segments.items()) for i in range(len(fields["SegSBP"]))]
-    signals = np.array([[fields[channel][i] for channel in ("ECG_F", "PPG_F", "ABP_Raw")] for _, fields, i in rows])
-    subset.create_dataset("Signals", data=signals.T, **storage)
+    signals = subset.create_dataset("Signals", (SAMPLES, 3, len(rows)), dtype=float, **storage)
+    for first in range(0, len(rows), 4000):
+        some = rows[first : first + 4000]
+        channels = np.array([[fields[name][i] for name in ("ECG_F", "PPG_F", "ABP_Raw")] for _, fields, i in some])
+        signals[:, :, first : first + len(some)] = channels.T
     for name_in_subset, field in (("SBP", "SegSBP"), ("DBP", "SegDBP"), ("Age", "Age")):
         subset[name_in_subset] = np.array([[fields[field][i] for _, fields, i in rows]], dtype=float)
     texts = {"Subject": [subject for subject, _, _ in rows], "Gender": [fields["Gender"][i] for _, fields, i in rows]}

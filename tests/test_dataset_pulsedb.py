@@ -253,7 +253,7 @@ def subsets(segments, tmp_path_factory):
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_subset_files_with_and_without_info_files_and_info_files_alone(subsets, tmp_path, chunked, monkeypatch):
-    monkeypatch.setattr("cmssl_hf.dataset_builders.pulsedb.pulsedb_files._SUBSET_SLICE", 5 if chunked else 4096)
+    monkeypatch.setattr("cmssl_hf.dataset_builders.pulsedb.pulsedb_files._SUBSET_SLICE", 5 if chunked else 2048)
     without_info, info_alone = tmp_path / "without_info", tmp_path / "info_alone"
     for folder, parts in ((without_info, ["Subset_Files"]), (info_alone, ["Info_Files", "Segment_Files"])):
         folder.mkdir()

@@ -54,7 +54,7 @@ def extract_features(
     return extracted.with_format(None)
 
 
-def columns_of_channels(dataset: Dataset | pa.Table, feature_extractor: CMSSLFeatureExtractor) -> dict[str, str]:
+def columns_of_channels(dataset: Dataset, feature_extractor: CMSSLFeatureExtractor) -> dict[str, str]:
     """The column that holds each channel of the extractor.
 
     Raises:

@@ -81,11 +81,19 @@ class ShardWriter:
         builder: reads the recordings.
         feature_extractor: turns their windows into `input_values`.
         dtype: of the stored samples.
+
+    Raises:
+        ValueError: if the recordings do not have the channels that the feature extractor reads.
     """
 
     builder: SignalDatasetBuilder
     feature_extractor: CMSSLFeatureExtractor
     dtype: SampleDtype
+
+    def __post_init__(self):
+        features = self.builder.info.features
+        no_rows = datasets.Dataset.from_dict({name: [] for name in features}, features=features)
+        self._columns = columns_of_channels(no_rows, self.feature_extractor)
 
     def sample(self, record: Any) -> tuple[int, list[pa.Table]]:
         """Number of windows of a recording, and the first of them with float32 `input_values`."""
@@ -131,8 +139,7 @@ class ShardWriter:
 
     def _extract(self, table: pa.Table, counter: DropCounter) -> Iterator[pa.Table]:
         try:
-            columns = columns_of_channels(table, self.feature_extractor)
-            yield extract_table(table, self.feature_extractor, columns)
+            yield extract_table(table, self.feature_extractor, self._columns)
         except ValueError as error:
             if len(table) == 1:
                 counter["rejected"] += 1
