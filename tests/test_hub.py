@@ -100,6 +100,7 @@ def test_training_pushes_when_it_is_done(hub, tmp_path):
         "output_dir": str(folder),
         "push_to_hub": "true",
         "hub_model_id": "someone/heart-rate",
+        "hub_token": "hf_secret",
     }
     arguments = [argument for name, value in flags.items() for argument in (f"--{name}", value)]
     run_python(hub, tmp_path / "home1", str(SCRIPTS / "finetune.py"), *arguments)
@@ -110,6 +111,8 @@ def test_training_pushes_when_it_is_done(hub, tmp_path):
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "run.json", "README.md"} <= set(files)
     assert {"modeling_cmssl_encoder.py", "feature_extraction_cmssl.py", "pipeline_cmssl.py"} <= set(files)
     assert not any(name.startswith("checkpoint") for name in files)
+    assert not any(b"hf_secret" in content for content in files.values())
+    assert not any(str(tmp_path).encode() in files[name] for name in ("README.md", "config.json", "run.json"))
     card = ModelCard(files["README.md"].decode())
     results = json.loads(files["run.json"])["results"]["small from scratch"]
     assert {result.metric_type: result.metric_value for result in card.data.eval_results} == pytest.approx(results)

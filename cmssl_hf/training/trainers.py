@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from ..tasks import Task
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
@@ -76,6 +76,11 @@ class StageTrainer(CheckpointingTrainer):
             self.push_to_hub()
         else:
             self.create_model_card()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle with paths of this machine and `hub_token` in it must not be uploaded; `run.json` says what decides.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Writes the card from the run's record, in place of the draft that transformers makes."""
