@@ -4,6 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+#: Where the median label of people's recordings lies, by unit. Another one is a sign of another unit: a rate in Hz is 60
+#: times smaller than per minute, a pressure in kPa 7.5 times smaller than in mmHg.
+PLAUSIBLE_MEDIANS = {"bpm": (30.0, 220.0), "breaths/min": (5.0, 60.0), "mmHg": (35.0, 250.0)}
+
+
 @dataclass(frozen=True)
 class Task:
     """One downstream task.

@@ -12,6 +12,9 @@ from torch.utils.data import Dataset as TorchDataset
 from .augmentation import Augmentation
 
 
+_PROVENANCE = ("subject_id", "record_id", "start_time")
+
+
 @dataclass
 class WindowBatch:
     """Rows of a dataset on their way to the collator.
@@ -47,6 +50,9 @@ class WindowsDataset(TorchDataset):
                 f"The dataset has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}."
             )
         self.dataset = dataset.select_columns(list(columns)).with_format("arrow")
+        self._provenance = dataset.select_columns(
+            [name for name in _PROVENANCE if name in dataset.column_names]
+        ).with_format("arrow")
         self.augmentation = augmentation if augmentation is not None and augmentation.active else None
         self.seed = seed
         self.epoch = 0
@@ -63,6 +69,10 @@ class WindowsDataset(TorchDataset):
             return WindowBatch(table)
         generators = [np.random.default_rng((self.seed, self.epoch, int(index))) for index in indices]
         return WindowBatch(table, self.augmentation, generators)
+
+    def provenance(self, indices: Sequence[int]) -> pa.Table:
+        """Where windows come from: `subject_id`, `record_id` and `start_time` (s) of each, in the order of `indices`."""
+        return self._provenance[list(indices)]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader of `accelerate` at the start of each epoch."""

@@ -129,6 +129,9 @@ class StageArguments(TrainingArguments):
     warmup_steps: float = field(default=0.05, metadata={"help": "Warm-up steps, or their share if below 1."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
     report_to: str | None = field(default="tensorboard", metadata={"help": "Where to log."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "A loss that is not finite ends the training; here it would be hidden."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator chooses the columns."})
     # Codebooks are kept equal by summing over processes; sending buffers around at each step would only cost time.
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See `TrainingArguments`."})
@@ -164,6 +167,10 @@ class TokenizerTrainingArguments(StageArguments):
         metadata={"help": "Training windows for k-means; 0 leaves the codebook at random (published default)."},
     )
     kmeans_iterations: int = field(default=10, metadata={"help": "Iterations of k-means."})
+    perplexity_floor: float = field(
+        default=0.01,
+        metadata={"help": "Warn when the perplexity of the codes in use is below this share of the codebook."},
+    )
 
 
 @dataclass

@@ -34,8 +34,10 @@ def spherical_kmeans(
         Unit centroids `(num_clusters, dim)` and the number of members of each `(num_clusters,)`.
 
     Raises:
-        ValueError: if there are fewer latents than clusters.
+        ValueError: if there are fewer latents than clusters, or some are not finite.
     """
+    if not torch.isfinite(latents).all():
+        raise ValueError("k-means cannot work on latents that are not finite: the warm start has diverged.")
     if len(latents) < num_clusters:
         raise ValueError(
             f"k-means needs at least one latent per code, but {len(latents)} are too few for {num_clusters} codes: use more"

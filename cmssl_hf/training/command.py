@@ -10,10 +10,11 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from .divergence import DivergedError
 from .termination import RunTerminated
 
 
-_REFUSALS = (ValueError, OSError)
+_REFUSALS = (ValueError, OSError, DivergedError)
 
 
 def run_stage(stage: Callable[..., dict], *arguments: Any) -> dict | None:

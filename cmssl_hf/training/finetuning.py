@@ -14,7 +14,7 @@ from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_nu
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
-from ..tasks import Task, get_task
+from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
 from .arguments import DataArguments, FinetuningArguments, TaskArguments
 from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects, run_of_model
 from .reports import append_summary, save_predictions
@@ -191,6 +191,23 @@ def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str
         raise ValueError(f"The training labels of {task.name} are constant ({mean}); there is nothing to learn.")
     config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
     config.label_unit = task.unit
+    _warn_of_other_units(task, values)
+
+
+def _warn_of_other_units(task: Task, values: np.ndarray) -> None:
+    low, high = PLAUSIBLE_MEDIANS.get(task.unit, (-np.inf, np.inf))
+    for name, median in zip(task.label_names, np.median(values, axis=0)):
+        if not low <= median <= high:
+            logger.warning(
+                "The median training label of %s (%s) is %.3g, but in %s it should lie between %g and %g. Are the labels in"
+                " another unit?",
+                task.name,
+                name,
+                median,
+                task.unit,
+                low,
+                high,
+            )
 
 
 def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:

@@ -12,7 +12,9 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from ..tasks import Task
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
+from .codebook_collapse import CodebookCollapseCallback
 from .codebook_initialization import initialize_codebook
+from .divergence import DivergenceCallback
 from .model_card import write_model_card
 from .optimization import parameter_groups
 from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, reconstruction_statistics
@@ -29,6 +31,8 @@ class StageTrainer(CheckpointingTrainer):
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
+        self._divergence = DivergenceCallback()
+        self.add_callback(self._divergence)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
@@ -55,6 +59,7 @@ class StageTrainer(CheckpointingTrainer):
 
         Raises:
             RunTerminated: if SIGTERM ended the training.
+            DivergedError: if loss or weights are not finite or the loss explodes.
             CheckpointError: if a checkpoint cannot be written or the best one is damaged.
         """
         if checkpoint is None or not self._restore_if_complete(checkpoint):
@@ -69,6 +74,15 @@ class StageTrainer(CheckpointingTrainer):
         if self.is_world_process_zero():
             folder.note_results(metrics)
         return metrics
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._divergence.check_loss(loss.item() * self.current_gradient_accumulation_steps, self.args, self.state)
+        return loss
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._divergence.check_weights(self.model, self.args, self.state)
+        super()._save_checkpoint(model, trial)
 
     def publish(self) -> None:
         """Writes the model card of the finished run and, with `push_to_hub`, uploads the run's folder but for checkpoints."""
@@ -145,6 +159,9 @@ class TokenizerTrainer(StageTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.add_callback(_CodebookInitialization(self))
+        self.add_callback(
+            CodebookCollapseCallback(self.model.codebook, self.args.perplexity_floor, self.args.warm_start_steps)
+        )
 
     @property
     def quantizes(self) -> bool:

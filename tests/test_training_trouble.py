@@ -1,0 +1,151 @@
+"""Trainings that cannot go well: they stop, or warn, and say what is wrong."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_trainers import BATCH_SIZE, NUM_WINDOWS, encoder_trainer, finetuning_trainer, run, tokenizer_trainer
+from tiny import encoder_config
+
+from cmssl_hf.tasks import get_task
+from cmssl_hf.training import finetuning
+from cmssl_hf.training.checkpoints import last_whole_checkpoint
+from cmssl_hf.training.codebook_collapse import usage_perplexity
+from cmssl_hf.training.divergence import DivergedError
+from cmssl_hf.training.run_folder import RunFolder
+
+
+MAKERS = {
+    # k-means would meet the spoilt window first.
+    "tokenizer": lambda folder, **options: tokenizer_trainer(folder, kmeans_windows=0, **options),
+    "encoder": encoder_trainer,
+    "finetuning": finetuning_trainer,
+}
+
+
+def spoil_window(trainer, row, value):
+    """Replaces one training window by a constant, which no feature extractor would let pass."""
+
+    def spoil(rows, indices):
+        windows = [
+            np.full_like(window, value).tolist() if index == row else window
+            for index, window in zip(indices, rows["input_values"])
+        ]
+        return {"input_values": windows}
+
+    dataset = trainer.train_dataset.dataset.with_format(None)
+    trainer.train_dataset.dataset = dataset.map(spoil, with_indices=True, batched=True).with_format("arrow")
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_loss_that_is_not_a_number_stops_and_names_the_records(make, accumulation, tmp_path):
+    trainer = make(
+        tmp_path, per_device_train_batch_size=BATCH_SIZE // accumulation, gradient_accumulation_steps=accumulation
+    )
+    spoil_window(trainer, 17, np.nan)
+    with pytest.raises(
+        DivergedError, match=r"the loss is nan\. The records of the batch are in .*diverged_step_\d\.csv"
+    ):
+        run_to_the_end(trainer, tmp_path)
+    (file,) = tmp_path.glob("diverged_step_*.csv")
+    records = pd.read_csv(file)
+    assert list(records.columns) == ["subject_id", "record_id", "start_time"]
+    assert len(records) == BATCH_SIZE // accumulation
+    assert "r17" in set(records["record_id"])
+    # The optimizer has not seen it.
+    assert all(torch.isfinite(weights).all() for weights in trainer.model.parameters())
+
+
+def run_to_the_end(trainer, folder):
+    run_folder = RunFolder(folder, {"stage": "test"})
+    return trainer.run(run_folder, run_folder.open())
+
+
+def test_records_are_those_of_the_batch_after_an_interruption(tmp_path):
+    run(finetuning_trainer(tmp_path), tmp_path, interrupted_at=9)
+    seen = []
+    trainer = finetuning_trainer(tmp_path, train=[float(60 + row) for row in range(NUM_WINDOWS)])
+    compute_loss = trainer.compute_loss
+
+    def last_is_infinite(model, inputs, *args, **kwargs):
+        loss = compute_loss(model, inputs, *args, **kwargs)
+        if model.training:
+            seen.append(inputs["labels"].tolist())
+            if len(seen) == 3:
+                return loss * torch.inf
+        return loss
+
+    trainer.compute_loss = last_is_infinite
+    with pytest.raises(DivergedError, match="after step 10: the loss is inf"):
+        run_to_the_end(trainer, tmp_path)
+    records = pd.read_csv(tmp_path / "diverged_step_10.csv")["record_id"]
+    assert [float(60 + int(record[1:])) for record in records] == seen[-1]
+
+
+def test_exploding_loss_stops(tmp_path):
+    trainer = finetuning_trainer(
+        tmp_path, learning_rate=300.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0
+    )
+    with pytest.raises(DivergedError, match=r"more than 100 times the first one|is inf|is nan"):
+        run_to_the_end(trainer, tmp_path)
+
+
+def test_weights_that_are_not_finite_are_never_stored(tmp_path):
+    trainer = encoder_trainer(tmp_path)
+    optimizer_step = trainer.create_optimizer().step
+    calls = []
+
+    def step(*args, **kwargs):
+        optimizer_step(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == 4:
+            next(trainer.model.parameters()).data[0] = np.nan
+
+    trainer.optimizer.step = step
+    with pytest.raises(DivergedError, match=r"1 weights are not finite, such as|the loss is nan"):
+        run_to_the_end(trainer, tmp_path)
+    assert last_whole_checkpoint(tmp_path).endswith("checkpoint-2")
+
+
+def test_collapsing_codebook_is_warned_of_early_and_once(tmp_path, caplog):
+    trainer = tokenizer_trainer(tmp_path, warm_start_steps=0, kmeans_windows=0, perplexity_floor=0.9)
+    with caplog.at_level(logging.WARNING, logger="cmssl_hf"):
+        trainer.train()
+    (warning,) = [record.getMessage() for record in caplog.records if "codebook collapses" in record.getMessage()]
+    assert warning.startswith("The codebook collapses: at step 1 the tokens are spread over about ")
+    assert "of 16 codes (perplexity)" in warning
+
+
+def test_codebook_that_is_used_is_not_warned_of(tmp_path, caplog):
+    trainer = tokenizer_trainer(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="cmssl_hf"):
+        trainer.train()
+    assert "collapses" not in caplog.text
+
+
+def test_usage_perplexity(tmp_path):
+    codebook = tokenizer_trainer(tmp_path).model.codebook
+    codebook.cluster_size.zero_()
+    codebook.cluster_size[:4] = 0.3
+    assert usage_perplexity(codebook) == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("task", "factor", "warned"),
+    [
+        ("simulated_hr", 1, False),
+        ("simulated_hr", 1 / 60, True),
+        ("simulated_rr", 1 / 60, True),
+        ("simulated_bp", 0.133, True),
+    ],
+)
+def test_labels_in_another_unit_are_warned_of(task, factor, warned, caplog):
+    task = get_task(task)
+    labels = np.random.default_rng(0).normal({"bpm": 75, "breaths/min": 15, "mmHg": 100}[task.unit], 3, (50, 2))
+    labels = labels[:, : len(task.label_names)] * factor
+    with caplog.at_level(logging.WARNING, logger="cmssl_hf"):
+        finetuning._describe_labels(encoder_config(), task, task.label_names, labels)
+    assert ("Are the labels in another unit?" in caplog.text) == warned
