@@ -1,0 +1,205 @@
+"""Two CPU processes: the same codebook and weights as one process with the same global batch, and every window counted once."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import distributed_worker
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from safetensors.torch import load_file
+
+from cmssl_hf.models.cmssl.modeling_cmssl_layers import CMSSLLayer
+from cmssl_hf.training.arguments import (
+    DataArguments,
+    TokenizerArguments,
+    TokenizerTrainingArguments,
+    parse_arguments,
+)
+from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
+
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "scripts" / "accelerate"
+
+# Sums over a batch are added in another order by two processes, which float32 shows after a few AdamW steps.
+TOLERANCE = 2e-4
+
+
+def launch(*command, timeout=240, check=True):
+    """Runs a command with all its processes; none is left behind."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)],
+        cwd=ROOT,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not check or process.returncode == 0, output[-4000:]
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory):
+    """What one process and each of two processes end with."""
+    folder = tmp_path_factory.mktemp("two")
+    launch(
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        2,
+        ROOT / "tests" / "distributed_worker.py",
+        folder,
+    )
+    single = tmp_path_factory.mktemp("one")
+    distributed_worker.main(single)
+    return [
+        (torch.load(path / f"weights-{rank}.pt"), json.loads((path / f"results-{rank}.json").read_text()))
+        for path, rank in ((single, 0), (folder, 0), (folder, 1))
+    ]
+
+
+@pytest.mark.parametrize("model", ["tokenizer", "head"])
+def test_both_processes_end_with_the_same_weights(one_and_two, model):
+    _, (first, _), (second, _) = one_and_two
+    for name, tensor in first[model].items():
+        assert torch.equal(second[model][name], tensor), name
+
+
+@pytest.mark.parametrize("buffer", ["weight", "cluster_size", "vector_sum"])
+def test_codebook_is_that_of_one_process(one_and_two, buffer):
+    (one, _), (two, _), _ = one_and_two
+    name = f"codebook.{buffer}"
+    torch.testing.assert_close(two["tokenizer"][name], one["tokenizer"][name], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("model", ["tokenizer", "head"])
+def test_weights_are_those_of_one_process(one_and_two, model):
+    (one, _), (two, _), _ = one_and_two
+    for name, tensor in one[model].items():
+        torch.testing.assert_close(two[model][name], tensor, rtol=0, atol=TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "encoder", "head"])
+def test_validation_counts_every_window_once(one_and_two, stage):
+    (_, one), (_, two), (_, other) = one_and_two
+    # The loss is a mean over batches of each process; everything else comes from the windows themselves.
+    apart = ("eval_loss", "eval_commitment_loss")
+    expected = {name: value for name, value in one[stage].items() if not name.endswith(("time", "per_second", *apart))}
+    assert len(expected) >= 3
+    for results in (two, other):
+        assert {name: results[stage][name] for name in expected} == pytest.approx(expected, rel=2e-3, abs=1e-4)
+
+
+TINY = (
+    "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,num_decoder_layers=1,"
+    "num_decoder_attention_heads=2,decoder_mlp_size=32,codebook_size=16,codebook_dim=8,hidden_dropout_prob=0.0,"
+    "attention_probs_dropout_prob=0.0"
+)
+
+
+def flags(output_dir, cache_dir, batch_size, **options):
+    values = {
+        "dataset": "simulated",
+        "dataset_config": "pairs",
+        "dataset_options": "num_subjects=10,seconds_per_subject=60",
+        "config_overrides": TINY,
+        "time_stretch": 1.0,
+        "amplitude_jitter": 0.0,
+        "noise": 0.0,
+        "output_dir": output_dir,
+        "cache_dir": cache_dir,
+        "per_device_train_batch_size": batch_size,
+        "warm_start_steps": 4,
+        "kmeans_windows": 40,
+        "max_steps": 10,
+        "eval_steps": 5,
+        "save_steps": 5,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "report_to": "none",
+    } | options
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def test_stage_1_by_accelerate_launch_is_that_of_one_process(tmp_path):
+    config = ROOT / "scripts" / "configs" / "pretrain_tokenizer.yaml"
+    _, output = launch(
+        "accelerate.commands.launch",
+        "--config_file",
+        CONFIGS / "cpu_2.yaml",
+        ROOT / "scripts" / "pretrain_tokenizer.py",
+        config,
+        *flags(tmp_path / "two", tmp_path / "cache", 8),
+    )
+    assert '"eval_codes_in_use"' in output
+    # Each process stores the state of its own random numbers.
+    assert {path.name for path in (tmp_path / "two" / "checkpoint-10").glob("rng_state*")} == {
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+    }
+    arguments = parse_arguments(
+        (TokenizerArguments, DataArguments, TokenizerTrainingArguments),
+        [str(config), *flags(tmp_path / "one", tmp_path / "cache", 16)],
+    )
+    pretrain_tokenizer(*arguments)
+    two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    assert two.keys() == one.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.long
+def test_refusal_ends_all_processes_with_its_message(tmp_path):
+    code, output = launch(
+        "accelerate.commands.launch",
+        "--config_file",
+        CONFIGS / "cpu_2.yaml",
+        ROOT / "scripts" / "pretrain_tokenizer.py",
+        *flags(tmp_path / "run", tmp_path / "cache", 8, kmeans_windows=1),
+        timeout=120,
+        check=False,
+    )
+    assert code != 0
+    assert "error: k-means needs at least one latent per code" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "distributed_type", "num_processes", "num_machines"),
+    [
+        ("cpu_2", "MULTI_GPU", 2, 1),
+        ("gpu_1", "NO", 1, 1),
+        ("gpu_4_ddp", "MULTI_GPU", 4, 1),
+        ("gpu_8_fsdp", "FSDP", 8, 1),
+        ("two_nodes", "MULTI_GPU", 8, 2),
+    ],
+)
+def test_shipped_configs_are_read_by_accelerate(name, distributed_type, num_processes, num_machines):
+    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert config.distributed_type == distributed_type
+    assert (config.num_processes, config.num_machines) == (num_processes, num_machines)
+    arguments = launch_command_parser().parse_args(["--config_file", str(CONFIGS / f"{name}.yaml"), "script.py"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    assert (arguments.multi_gpu or arguments.use_fsdp) == (num_processes > 1)
+    assert arguments.num_processes == num_processes
+    assert arguments.mixed_precision == ("no" if name == "cpu_2" else "bf16")
+
+
+def test_fsdp_wraps_the_layers_of_both_models():
+    config = load_config_from_file(str(CONFIGS / "gpu_8_fsdp.yaml"))
+    assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] == CMSSLLayer.__name__
+    assert config.fsdp_config["fsdp_version"] == 2
