@@ -1,0 +1,180 @@
+"""A stage as a process that can be killed at a chosen moment, for tests of what an interruption leaves behind.
+
+Processes are forked from a server that has imported everything, so that a start costs a fraction of a second.
+"""
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cmssl_hf.training import arguments as stage_arguments
+from cmssl_hf.training import checkpoints
+from cmssl_hf.training.command import run_stage
+from cmssl_hf.training.encoder_pretraining import pretrain_encoder
+from cmssl_hf.training.finetuning import finetune
+from cmssl_hf.training.run_folder import RunFolder
+from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
+from cmssl_hf.training.trainers import EncoderTrainer, FinetuningTrainer, StageTrainer, TokenizerTrainer
+
+
+STAGES = {
+    "tokenizer": (pretrain_tokenizer, stage_arguments.TokenizerArguments, stage_arguments.TokenizerTrainingArguments),
+    "encoder": (pretrain_encoder, stage_arguments.EncoderArguments, stage_arguments.EncoderTrainingArguments),
+    "finetuning": (finetune, stage_arguments.TaskArguments, stage_arguments.FinetuningArguments),
+}
+TRAINERS = {"tokenizer": TokenizerTrainer, "encoder": EncoderTrainer, "finetuning": FinetuningTrainer}
+
+#: What a process can be killed or asked to end in the middle of, and how often each happens in a run of `flags`.
+MOMENTS = {
+    "training_step": 12,
+    "prediction_step": 18,
+    "_save_optimizer_and_scheduler": 6,
+    "_save_rng_state": 6,
+    "write_manifest": 6,
+    "rotate_checkpoints": 6,
+    "half a file": 6,
+    "save_model": 7,
+    "note_results": 1,
+}
+
+# The training batches of all attempts at a run: a line with the step and a checksum of the windows for each.
+ORDER_FILE = "order.txt"
+
+
+def start(
+    stage: str,
+    flags: Sequence[str],
+    log: Path,
+    moment: tuple[str, int] | None = None,
+    number: int = signal.SIGKILL,
+    file_size_limit: int | None = None,
+):
+    """Starts a stage in a process of its own.
+
+    Args:
+        stage: one of `STAGES`.
+        flags: of its command.
+        log: receives its standard output and error.
+        moment: one of `MOMENTS` and the number of its occurrence, at which the process sends `number` to itself.
+        number: a signal.
+        file_size_limit: bytes beyond which writing a file fails, as it does when a disk is full.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([run.__module__ for run, *_ in STAGES.values()])
+    process = context.Process(
+        target=_run, args=(stage, list(flags), str(log), moment, number, file_size_limit), daemon=True
+    )
+    process.start()
+    return process
+
+
+def finish(process, timeout: float = 120) -> int:
+    """Waits for a process and returns its exit code; one that hangs is killed."""
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise TimeoutError(f"The stage did not end within {timeout} s.")
+    return process.exitcode
+
+
+def kill_while_saving(process, run_folder: Path, delay: float, occurrence: int, timeout: float = 120) -> int:
+    """Kills a process `delay` seconds after it began to write its `occurrence`-th checkpoint, wherever it is by then."""
+    unfinished = run_folder / checkpoints._UNFINISHED_FOLDER
+    began, seen, deadline = 0, False, time.monotonic() + timeout
+    while process.is_alive() and time.monotonic() < deadline:
+        if unfinished.exists() and not seen:
+            began += 1
+            if began == occurrence:
+                time.sleep(delay)
+                process.kill()
+                break
+        seen = unfinished.exists()
+        time.sleep(0.0005)
+    return finish(process)
+
+
+def _run(stage: str, flags: list[str], log: str, moment, number: int, file_size_limit: int | None) -> None:
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    run, model_arguments, training_arguments = STAGES[stage]
+    parsed = stage_arguments.parse_arguments(
+        (model_arguments, stage_arguments.DataArguments, training_arguments), flags
+    )
+    _record_order(Path(parsed[-1].output_dir).with_suffix(f".{ORDER_FILE}"))
+    if file_size_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, resource.RLIM_INFINITY))
+    if moment is not None:
+        _signal_at(TRAINERS[stage], *moment, number)
+    try:
+        run_stage(run, *parsed)
+    finally:
+        sys.stderr.flush()
+
+
+def _record_order(file: Path) -> None:
+    training_step = StageTrainer.training_step
+
+    def recorded(self, model, inputs, *args, **kwargs):
+        with file.open("a") as order:
+            order.write(f"{self.state.global_step} {zlib.crc32(inputs['input_values'].numpy().tobytes())}\n")
+        return training_step(self, model, inputs, *args, **kwargs)
+
+    StageTrainer.training_step = recorded
+
+
+def _signal_at(trainer: type, name: str, occurrence: int, number: int) -> None:
+    """Sends a signal to this process right before the work of the `occurrence`-th call."""
+    if name == "half a file":
+        owner, name, before = checkpoints, "write_manifest", _truncate_a_file
+    elif name in ("write_manifest", "rotate_checkpoints"):
+        owner, before = checkpoints, None
+    elif name == "note_results":
+        owner, before = RunFolder, None
+    else:
+        owner, before = trainer, None
+    original: Callable = getattr(owner, name)
+    calls = 0
+
+    def signalled(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == occurrence:
+            if before is not None:
+                before(*args)
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, signalled)
+
+
+def _truncate_a_file(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def batches_by_step(run_folder: Path) -> dict[int, set[str]]:
+    """The checksums of the batches that all attempts at a run have trained on at each step."""
+    batches: dict[int, set[str]] = {}
+    for line in run_folder.with_suffix(f".{ORDER_FILE}").read_text().splitlines():
+        step, checksum = line.split()
+        batches.setdefault(int(step), set()).add(checksum)
+    return batches
+
+
+def without_times(entry: dict) -> dict:
+    return {name: value for name, value in entry.items() if not name.endswith(("time", "per_second"))}
+
+
+def log_of(run_folder: Path) -> list[dict]:
+    """What the run logged up to its last checkpoint, without speeds."""
+    last = checkpoints.last_whole_checkpoint(run_folder)
+    return [without_times(e) for e in json.loads(Path(last, "trainer_state.json").read_text())["log_history"]]
