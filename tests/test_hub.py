@@ -111,6 +111,7 @@ def test_training_pushes_when_it_is_done(hub, tmp_path):
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "run.json", "README.md"} <= set(files)
     assert {"modeling_cmssl_encoder.py", "feature_extraction_cmssl.py", "pipeline_cmssl.py"} <= set(files)
     assert not any(name.startswith("checkpoint") for name in files)
+    assert not {"predictions.csv", "trainer_state.json"} & set(files)
     assert not any(b"hf_secret" in content for content in files.values())
     assert not any(str(tmp_path).encode() in files[name] for name in ("README.md", "config.json", "run.json"))
     card = ModelCard(files["README.md"].decode())

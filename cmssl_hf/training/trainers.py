@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import upload_folder
 from torch import nn
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..tasks import Task
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
@@ -21,6 +23,10 @@ from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, re
 from .run_folder import RunFolder
 from .scoring import score
 from .termination import TerminationCallback
+
+
+# Labels of people who were asked for their data, not for its publication; and paths of this machine.
+_NOT_UPLOADED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", "predictions.csv", TRAINER_STATE_NAME)
 
 
 class StageTrainer(CheckpointingTrainer):
@@ -85,11 +91,18 @@ class StageTrainer(CheckpointingTrainer):
         super()._save_checkpoint(model, trial)
 
     def publish(self) -> None:
-        """Writes the model card of the finished run and, with `push_to_hub`, uploads the run's folder but for checkpoints."""
-        if self.args.push_to_hub:
-            self.push_to_hub()
-        else:
-            self.create_model_card()
+        """Writes the model card of the finished run and, with `push_to_hub`, uploads the run's folder but for checkpoints,
+        predictions and the trainer's state."""
+        self.create_model_card()
+        if self.args.push_to_hub and self.is_world_process_zero():
+            upload_folder(
+                repo_id=self.hub_model_id,
+                folder_path=self.args.output_dir,
+                ignore_patterns=list(_NOT_UPLOADED),
+                commit_message="End of training",
+                token=self.args.hub_token,
+                revision=self.args.hub_revision,
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
