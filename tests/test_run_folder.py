@@ -51,11 +51,18 @@ def test_same_run_continues_from_its_last_checkpoint(tmp_path):
 )
 def test_different_run_is_refused_and_nothing_changes(tmp_path, change, message):
     RunFolder(tmp_path, IDENTITY).open()
+    (tmp_path / "checkpoint-10").mkdir()
     before = contents(tmp_path)
     with pytest.raises(FileExistsError, match=message) as error:
         RunFolder(tmp_path, IDENTITY | change).open()
     assert str(tmp_path) in str(error.value)
     assert contents(tmp_path) == before
+
+
+def test_run_that_never_got_to_a_checkpoint_does_not_hold_its_folder(tmp_path):
+    RunFolder(tmp_path, IDENTITY).open()
+    assert RunFolder(tmp_path, IDENTITY | {"stage": "encoder"}).open() is None
+    assert read_run(tmp_path)["identity"]["stage"] == "encoder"
 
 
 def test_folder_with_something_else_is_refused_and_nothing_changes(tmp_path):

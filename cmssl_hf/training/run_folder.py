@@ -99,11 +99,15 @@ class RunFolder:
                     f"The output folder {self.path} holds no run but is not empty ({', '.join(sorted(others)[:5])}). Choose"
                     " another `--output_dir`; nothing was changed."
                 )
-            self._write({"identity": self.identity, "environment": _environment(), **self.provenance})
+            self._claim()
             return None
         differences = _differences(stored["identity"], self.identity)
         # Another stage or task says more than the settings that come with it.
         differences = sorted(differences, key=lambda difference: difference.partition(" ")[0].count("."))
+        if differences and not self._holds_work(stored):
+            # A run that was refused or killed before its first checkpoint has nothing to lose but its claim.
+            self._claim()
+            return None
         if differences:
             raise FileExistsError(
                 f"The output folder {self.path} already holds a different run. It differs in "
@@ -118,6 +122,16 @@ class RunFolder:
     def note_results(self, results: dict[str, Any]) -> None:
         """Adds the results of the finished run to `run.json`."""
         self._write({**read_run(self.path), "results": results})
+
+    def _claim(self) -> None:
+        self._write({"identity": self.identity, "environment": _environment(), **self.provenance})
+
+    def _holds_work(self, stored: dict[str, Any]) -> bool:
+        return (
+            "results" in stored
+            or any(self.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+            or any(self.path.glob("*.safetensors"))
+        )
 
     def _write(self, content: dict[str, Any]) -> None:
         # Written beside and moved over: a run that is killed here leaves the old file whole.
