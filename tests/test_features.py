@@ -55,7 +55,8 @@ def test_windows_are_extracted_as_if_each_were_alone(channels, batch_size):
 def test_other_columns_stay_and_raw_signals_go():
     raw = rows_of(MIXED)
     extracted = extract_features(raw, CMSSLFeatureExtractor(channels=("ppg",)))
-    assert set(extracted.column_names) == {"sampling_rate", "subject_id", "record_id", "start_time", "input_values"}
+    provenance = {"sampling_rate", "subject_id", "record_id", "start_time"}
+    assert set(extracted.column_names) == provenance | {"input_values", "quality_issues"}
     for name in ("sampling_rate", "subject_id", "record_id", "start_time"):
         assert extracted[name] == raw[name]
 

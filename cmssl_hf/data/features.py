@@ -1,4 +1,4 @@
-"""From raw windows to the models' input, once: a cached, memory-mapped column `input_values`."""
+"""From raw windows to the models' input, once: cached, memory-mapped columns `input_values` and `quality_issues`."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -9,9 +9,11 @@ from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.quality_cmssl import QUALITY_ISSUES, find_quality_issues
 
 
 INPUT_VALUES = List(List(Value("float32")))
+QUALITY = List(Value("string"))
 
 _RAW_SIGNALS = ("ecg", "ppg", "signal")
 
@@ -23,7 +25,7 @@ def extract_features(
     num_proc: int | None = None,
     batch_size: int = 512,
 ) -> Dataset:
-    """Replaces the raw signals of a dataset by `input_values (channels, samples)`, without padding.
+    """Replaces the raw signals of a dataset by `input_values (channels, samples)`, without padding, and `quality_issues`.
 
     The result is cached beside the dataset, keyed by dataset and feature extractor.
 
@@ -40,7 +42,8 @@ def extract_features(
     """
     columns = columns_of_channels(dataset, feature_extractor)
     raw = [name for name in _RAW_SIGNALS if name in dataset.column_names]
-    features = Features({**{n: f for n, f in dataset.features.items() if n not in raw}, "input_values": INPUT_VALUES})
+    kept = {name: feature for name, feature in dataset.features.items() if name not in raw}
+    features = Features({**kept, "input_values": INPUT_VALUES, "quality_issues": QUALITY})
     extracted = dataset.with_format("arrow").map(
         extract_table,
         batched=True,
@@ -82,7 +85,8 @@ def columns_of_channels(dataset: Dataset, feature_extractor: CMSSLFeatureExtract
 
 
 def extract_table(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, columns: dict[str, str]) -> pa.Table:
-    """Replaces the raw signals in a table of windows by `input_values`, a list of channels of float32 samples.
+    """Replaces the raw signals in a table of windows by `input_values`, a list of channels of float32 samples, and
+    `quality_issues`, such as `["ppg_clipped"]`: what is wrong with them (`find_quality_issues`).
 
     Args:
         table: windows with their `sampling_rate` and `record_id`.
@@ -95,6 +99,7 @@ def extract_table(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, col
     rates = table["sampling_rate"].to_numpy()
     signals = {channel: _rows_of(table[column]) for channel, column in columns.items()}
     windows: list = [None] * len(table)
+    issues: list[list[str]] = [[] for _ in windows]
     for rate in np.unique(rates):
         rows = np.flatnonzero(rates == rate)
         of_rate = {channel: [all_rows[row] for row in rows] for channel, all_rows in signals.items()}
@@ -106,8 +111,33 @@ def extract_table(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, col
             raise
         for row, window in zip(rows, extracted):
             windows[row] = window
+        for channel, raw in of_rate.items():
+            for row, found in zip(rows, find_quality_issues(raw, float(rate), channel)):
+                issues[row] += [f"{channel}_{issue}" for issue in found]
     table = table.drop_columns([name for name in _RAW_SIGNALS if name in table.column_names])
-    return table.append_column("input_values", input_values_to_arrow(windows))
+    table = table.append_column("input_values", input_values_to_arrow(windows))
+    return table.append_column("quality_issues", pa.array(issues, pa.list_(pa.string())))
+
+
+def without_issues(dataset: Dataset, issues: Sequence[str]) -> Dataset:
+    """The windows of a dataset that have none of the named `quality_issues`.
+
+    Args:
+        dataset: dataset from [`extract_features`].
+        issues: for example `["ppg_no_pulse", "ecg_clipped"]`.
+
+    Raises:
+        ValueError: if there is no such issue, or no window is left.
+    """
+    known = [f"{channel}_{issue}" for channel in ("ecg", "ppg") for issue in QUALITY_ISSUES]
+    unknown = sorted(set(issues) - set(known))
+    if unknown:
+        raise ValueError(f"There are no quality issues {', '.join(unknown)}; there are {', '.join(known)}.")
+    found = dataset.select_columns(["quality_issues"]).with_format(None)["quality_issues"]
+    kept = [row for row, of_window in enumerate(found) if not set(of_window) & set(issues)]
+    if not kept:
+        raise ValueError(f"All {len(dataset)} windows have one of the quality issues {', '.join(issues)}.")
+    return dataset.select(kept)
 
 
 def _refuse_first_unusable(extract: Callable, signals: dict[str, list[np.ndarray]], records: Sequence[str]) -> None:

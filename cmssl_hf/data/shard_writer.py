@@ -16,7 +16,7 @@ from cmssl_hf.dataset_builder import SignalDatasetBuilder, SplitCounts
 from cmssl_hf.windows import DropCounter
 
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from .features import columns_of_channels, extract_table
+from .features import QUALITY, columns_of_channels, extract_table
 from .sample_dtypes import SampleDtype, StorageError, store_samples
 
 
@@ -156,6 +156,7 @@ def prepared_features(features: datasets.Features, dtype: SampleDtype) -> datase
     signals and their rate, and with `"int16"` the `scale` of each channel."""
     kept = {name: kind for name, kind in features.items() if name not in _REPLACED}
     kept["input_values"] = datasets.List(datasets.List(datasets.Value(dtype)))
+    kept["quality_issues"] = QUALITY
     if dtype == "int16":
         kept["scale"] = datasets.List(datasets.Value("float32"))
     return datasets.Features(kept)

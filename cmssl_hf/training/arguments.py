@@ -32,6 +32,12 @@ class DataArguments:
         default=None, metadata={"help": "Options of the dataset, e.g. `num_subjects=40,stride_seconds=5`."}
     )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the data."})
+    exclude_issues: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Leave out training windows with these `quality_issues`, such as `ppg_no_pulse ecg_clipped`."
+        },
+    )
     do_band_pass: bool = field(default=True, metadata={"help": "Band-pass the signals (ECG 0.5-40 Hz, PPG 0.5-8 Hz)."})
 
     def __post_init__(self):

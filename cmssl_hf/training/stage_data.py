@@ -1,15 +1,19 @@
 """Loading a stage's data: released windows to `input_values`, once for all processes of a machine."""
 
+import logging
 from collections.abc import Sequence
 
 from datasets import DatasetDict
 from transformers import TrainingArguments
 
-from ..data.features import extract_features
+from ..data.features import extract_features, without_issues
 from ..data.loading import load_dataset, load_dataset_builder
 from ..data.prepared import load_prepared, read_manifest
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .arguments import DataArguments
+
+
+logger = logging.getLogger(__name__)
 
 
 def load_raw_data(data_arguments: DataArguments) -> DatasetDict:
@@ -43,6 +47,7 @@ def load_stage_data(
     splits: Sequence[str],
 ) -> DatasetDict:
     """The named splits of a dataset as `input_values`; the main process of each machine prepares, the others read its cache.
+    Only the training windows can be chosen by their quality: people are measured on what they recorded.
 
     Raises:
         ValueError: if the dataset cannot be read with this feature extractor, lacks a split, or two splits share a subject.
@@ -59,14 +64,18 @@ def load_stage_data(
             )
         _refuse_shared_subjects(dataset)
         dataset = DatasetDict({split: dataset[split] for split in splits})
-        if data_arguments.prepared_dir is not None:
-            return dataset
-        return DatasetDict(
-            {
-                split: extract_features(rows, feature_extractor, num_proc=data_arguments.num_proc)
-                for split, rows in dataset.items()
-            }
-        )
+        if data_arguments.prepared_dir is None:
+            dataset = DatasetDict(
+                {
+                    split: extract_features(rows, feature_extractor, num_proc=data_arguments.num_proc)
+                    for split, rows in dataset.items()
+                }
+            )
+        if data_arguments.exclude_issues:
+            kept = without_issues(dataset["train"], data_arguments.exclude_issues)
+            logger.info("%d of %d training windows are good enough.", len(kept), len(dataset["train"]))
+            dataset["train"] = kept
+        return dataset
 
 
 def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor) -> DatasetDict:

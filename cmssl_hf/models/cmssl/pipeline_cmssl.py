@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import logging
 
+from .quality_cmssl import find_quality_issues
 from .recordings_cmssl import Recording, read_recording
 from .signal_processing_cmssl import reason_to_drop
 
@@ -43,7 +44,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
     - `start`, `end` (s): of the recording, which begins at 0;
     - `value`: the answer for the whole recording, see the subclasses;
     - `usable_share`: share of the windows' time that the answer rests on, between 0 and 1: how far to trust it;
-    - `windows`: for each window `start`, `end`, `value`, or where `value` is `None` a `reason`: `"missing"` (NaN or infinite
+    - `windows`: for each window `start`, `end`, `value` and `quality_issues`, a list that is empty for a good one
+      (`find_quality_issues`, e.g. `["ppg_no_pulse"]`), or where `value` is `None` a `reason`: `"missing"` (NaN or infinite
       samples), `"flat"` (constant over more than half of it), `"short"` (less than one patch, at the end of a recording) or
       `"not finite"` (the model's answer is not a number).
 
@@ -123,6 +125,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                 **features,
                 "start": start,
                 "end": end,
+                "quality_issues": _quality_issues(recording.cut(start, end), recording.sampling_rates),
                 "recording": recording.name,
                 "duration": recording.duration,
                 "unusable": unusable if is_last else None,
@@ -174,7 +177,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         durations = np.array([window["end"] - window["start"] for window in finite])
         answers, summary = self._answer(outputs, durations, **parameters)
         for window, answer in zip(finite, answers):
-            windows.append({"start": window["start"], "end": window["end"], **answer})
+            times = {"start": window["start"], "end": window["end"]}
+            windows.append({**times, **answer, "quality_issues": window["quality_issues"]})
         windows.sort(key=lambda window: window["start"])
         total = sum(window["end"] - window["start"] for window in windows)
         return {
@@ -335,6 +339,14 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     low = values[np.searchsorted(cumulative, 0.5 - 1e-9)]
     high = values[min(np.searchsorted(cumulative, 0.5 + 1e-9), len(values) - 1)]
     return float((low + high) / 2)
+
+
+def _quality_issues(signals: Mapping[str, np.ndarray], sampling_rates: Mapping[str, float]) -> list[str]:
+    return [
+        f"{channel}_{issue}"
+        for channel, signal in signals.items()
+        for issue in find_quality_issues([signal], sampling_rates[channel], channel)[0]
+    ]
 
 
 def _reason_not_to_use(

@@ -1,0 +1,119 @@
+"""What is wrong with a window of ECG or PPG, judged from the raw signal alone: numpy and scipy only.
+
+These are warnings about windows that a model can still read; those that it cannot are refused (`reason_to_drop`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .signal_processing_cmssl import FLAT_TOLERANCE, PASS_BANDS, band_pass, standardize
+
+
+#: What [`find_quality_issues`] finds, in this order.
+QUALITY_ISSUES = ("flat", "clipped", "out_of_range", "no_pulse")
+
+#: A lead is off or a sensor lost when nothing changes for this many seconds: no heart pauses for as long in every beat.
+FLAT_SECONDS = 1.0
+#: Share of samples that stay at the largest or smallest value of the window, beyond which an amplifier was at its limit.
+CLIPPED_SHARE = 0.01
+#: The whole range in terms of that of the middle 98 % of samples, beyond which single samples are not of the heart. Peaks of
+#: beats are wider than that: at 30 beats per minute R waves of 40 ms take 2 % of the time.
+RANGE_RATIO = 6.0
+#: Beat intervals in seconds: 30 to 220 beats per minute.
+BEAT_INTERVALS = (0.27, 2.0)
+
+#: Where the energy of QRS complexes lies, in Hz (Pan and Tompkins 1985, doi:10.1109/TBME.1985.325532).
+_QRS_BAND = (5.0, 15.0)
+_QRS_SECONDS = 0.12
+
+
+def find_quality_issues(
+    signals: np.ndarray | Sequence[np.ndarray], sampling_rate: float, channel: str
+) -> list[list[str]]:
+    """Finds what is wrong with windows.
+
+    - `"flat"`: constant for `FLAT_SECONDS` or longer;
+    - `"clipped"`: more than `CLIPPED_SHARE` of the samples repeat the largest or the smallest value;
+    - `"out_of_range"`: single samples lie far outside of the range of the others (`RANGE_RATIO`);
+    - `"no_pulse"`: no beat-to-beat periodicity: the autocorrelation (of the PPG, or of the smoothed slope of the ECG, which is
+      large in every QRS complex whatever its shape) at the `BEAT_INTERVALS` is not above the `1 / sqrt(seconds)` that 19 of
+      20 windows of white noise stay below. Periodicity is the core of the published indices (Orphanidou et al. 2015,
+      doi:10.1109/JBHI.2014.2338351). Atrial fibrillation passes in most windows, but not in all.
+
+    Args:
+        signals: windows of finite samples: an array `(windows, samples)` or arrays `(samples,)`, in any unit.
+        sampling_rate: in Hz.
+        channel: `"ecg"` or `"ppg"`.
+
+    Returns:
+        For each window those of `QUALITY_ISSUES` that it has; an empty list for a good one.
+    """
+    issues: list[list[str]] = [[] for _ in signals]
+    lengths = np.array([len(signal) for signal in signals])
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        windows = np.stack([np.asarray(signals[row], dtype=np.float64) for row in rows])
+        # Differences and sums of the largest numbers would overflow.
+        windows = windows / np.maximum(np.abs(windows).max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+        found = (
+            _is_flat(windows, sampling_rate),
+            _is_clipped(windows),
+            _is_out_of_range(windows),
+            _has_no_pulse(windows, sampling_rate, channel),
+        )
+        for row, flags in zip(rows, np.transpose(found)):
+            issues[row] = [name for name, flag in zip(QUALITY_ISSUES, flags) if flag]
+    return issues
+
+
+def _is_flat(windows: np.ndarray, sampling_rate: float) -> np.ndarray:
+    num_steps = max(1, round(FLAT_SECONDS * sampling_rate) - 1)
+    still = np.abs(np.diff(windows, axis=-1)) <= FLAT_TOLERANCE
+    if still.shape[-1] < num_steps:
+        return still.all(axis=-1)
+    counts = np.pad(np.cumsum(still, axis=-1), ((0, 0), (1, 0)))
+    return (counts[:, num_steps:] - counts[:, :-num_steps] == num_steps).any(axis=-1)
+
+
+def _is_clipped(windows: np.ndarray) -> np.ndarray:
+    limits = windows.max(axis=-1, keepdims=True), windows.min(axis=-1, keepdims=True)
+    repeats = sum(((windows[:, 1:] == limit) & (windows[:, :-1] == limit)).mean(axis=-1) for limit in limits)
+    return repeats > CLIPPED_SHARE
+
+
+def _is_out_of_range(windows: np.ndarray) -> np.ndarray:
+    low, high = np.quantile(windows, (0.01, 0.99), axis=-1)
+    return np.ptp(windows, axis=-1) > RANGE_RATIO * (high - low)
+
+
+def _has_no_pulse(windows: np.ndarray, sampling_rate: float, channel: str) -> np.ndarray:
+    num_samples = windows.shape[-1]
+    first, last = round(BEAT_INTERVALS[0] * sampling_rate), round(BEAT_INTERVALS[1] * sampling_rate)
+    last = min(last, num_samples - 2)
+    if first < 1 or last <= first:
+        return np.ones(len(windows), dtype=bool)
+    beats = standardize(_beat_signal(windows, sampling_rate, channel))
+    power = np.abs(np.fft.rfft(beats, 2 * num_samples)) ** 2
+    autocorrelation = np.fft.irfft(power)[:, :num_samples] / (num_samples - np.arange(num_samples))
+    # Only maxima within the interval: the slope down from lag 0 is no period.
+    before, middle, after = (autocorrelation[:, first + shift : last + 1 + shift] for shift in (-1, 0, 1))
+    peaks = np.where((middle > before) & (middle >= after), middle, 0.0)
+    return peaks.max(axis=-1) <= 1 / np.sqrt(num_samples / sampling_rate)
+
+
+def _beat_signal(windows: np.ndarray, sampling_rate: float, channel: str) -> np.ndarray:
+    """A signal that is large once per beat."""
+    nyquist = sampling_rate / 2
+    if channel == "ppg" or nyquist <= _QRS_BAND[0]:
+        low, high = PASS_BANDS["ppg"]
+        return band_pass(windows, sampling_rate, (low, high)) if nyquist > low else windows
+    slope = np.abs(np.gradient(band_pass(windows, sampling_rate, _QRS_BAND), axis=-1))
+    width = max(1, round(_QRS_SECONDS * sampling_rate))
+    sums = np.pad(np.cumsum(slope, axis=-1), ((0, 0), (1, 0)))
+    smooth = np.zeros_like(slope)
+    smooth[:, : slope.shape[-1] - width + 1] = sums[:, width:] - sums[:, :-width]
+    return smooth
+
+
+__all__ = ["QUALITY_ISSUES", "find_quality_issues"]

@@ -1,0 +1,104 @@
+"""Quality issues of windows: found in spoilt signals, absent from good ones, stored with the data and usable as a filter."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from cmssl_hf import CMSSLFeatureExtractor
+from cmssl_hf.data.features import extract_features, without_issues
+from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
+from cmssl_hf.simulation import draw_subject, simulate_recording
+
+
+RATE = 125
+
+
+@pytest.fixture(scope="module")
+def windows():
+    """Good windows `(windows, samples)` of 10 s per channel."""
+    ecg, ppg = [], []
+    for number in range(5):
+        rng = np.random.default_rng(number)
+        recording = simulate_recording(draw_subject(rng, 0.0), 60, RATE, rng)
+        ecg.append(recording.ecg.reshape(-1, 10 * RATE))
+        ppg.append(recording.ppg.reshape(-1, 10 * RATE))
+    return {"ecg": np.concatenate(ecg), "ppg": np.concatenate(ppg)}
+
+
+def stopped(window):
+    spoilt = window.copy()
+    spoilt[300 : 300 + RATE] = spoilt[300]
+    return spoilt
+
+
+def saturated(window):
+    return np.minimum(window, np.quantile(window, 0.9))
+
+
+def hit_once(window):
+    spoilt = window.copy()
+    spoilt[500] += 20 * np.ptp(window)
+    return spoilt
+
+
+def noise(window):
+    return np.random.default_rng(0).standard_normal(window.shape)
+
+
+SPOILT = {"flat": stopped, "clipped": saturated, "out_of_range": hit_once, "no_pulse": noise}
+
+
+@pytest.mark.parametrize("channel", ["ecg", "ppg"])
+def test_good_windows_have_no_issues(windows, channel):
+    assert find_quality_issues(windows[channel], RATE, channel) == [[]] * 30
+
+
+@pytest.mark.parametrize("channel", ["ecg", "ppg"])
+@pytest.mark.parametrize(("issue", "spoil"), SPOILT.items(), ids=SPOILT)
+def test_spoilt_windows_have_the_issue(windows, channel, issue, spoil):
+    spoilt = [spoil(window) for window in windows[channel]]
+    found = find_quality_issues(spoilt, RATE, channel)
+    assert np.mean([issue in issues for issues in found]) > 0.9
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e6, -1.0])
+def test_unit_offset_and_polarity_make_no_difference(windows, factor):
+    for channel, signals in windows.items():
+        spoilt = np.stack([saturated(signals[0]), hit_once(signals[1]), stopped(signals[2]), signals[3]])
+        assert find_quality_issues(factor * spoilt, RATE, channel) == find_quality_issues(spoilt, RATE, channel)
+
+
+def test_windows_of_several_lengths(windows):
+    signals = [windows["ppg"][0], noise(windows["ppg"][1]), windows["ppg"][2][:700], noise(windows["ppg"][3][:700])]
+    assert find_quality_issues(signals, RATE, "ppg") == [[], ["no_pulse"], [], ["no_pulse"]]
+
+
+def rows(windows):
+    spoilt = windows["ppg"][:6].astype(np.float32)
+    spoilt[1] = saturated(spoilt[1])
+    spoilt[4] = noise(spoilt[4])
+    return Dataset.from_dict(
+        {
+            "ecg": windows["ecg"][:6].astype(np.float32),
+            "ppg": spoilt,
+            "sampling_rate": [float(RATE)] * 6,
+            "subject_id": ["s"] * 6,
+            "record_id": [f"r{row}" for row in range(6)],
+            "start_time": [0.0] * 6,
+        }
+    )
+
+
+def test_issues_are_stored_with_the_windows_and_filter_them(windows):
+    data = extract_features(rows(windows), CMSSLFeatureExtractor(channels=("ecg", "ppg")))
+    assert data["quality_issues"][:] == [[], ["ppg_clipped"], [], [], ["ppg_no_pulse"], []]
+    kept = without_issues(data, ["ppg_no_pulse", "ecg_flat"])
+    assert kept["record_id"][:] == ["r0", "r1", "r2", "r3", "r5"]
+
+
+def test_unknown_issues_and_filters_that_leave_nothing_are_refused(windows):
+    data = extract_features(rows(windows), CMSSLFeatureExtractor(channels=("ecg", "ppg")))
+    with pytest.raises(ValueError, match="There are no quality issues ppg_ugly; there are ecg_flat, "):
+        without_issues(data, ["ppg_ugly"])
+    with pytest.raises(ValueError, match="All 1 windows have one of the quality issues ppg_clipped"):
+        without_issues(data.select([1]), ["ppg_clipped"])
