@@ -1,7 +1,9 @@
 """Prepares a dataset for training: from its release to Parquet shards of the models' input.
 
 python scripts/prepare_data.py pulsedb --data_dir PulseDB --output_dir prepared/pulsedb --dtype int16 --num_proc 8
-accelerate launch --num_machines 4 ... scripts/prepare_data.py pulsedb --data_dir ... --output_dir ...  # a shared folder
+accelerate launch --multi_gpu --num_machines 4 ... scripts/prepare_data.py pulsedb ... --output_dir ...  # a shared folder
+
+`--multi_gpu` serves machines without GPUs as well: it connects the processes, and no GPU is used here.
 
 A run that was interrupted continues when it is started again with the same arguments.
 """
@@ -60,6 +62,7 @@ def main() -> None:
     plan = [_plan(preparation) if state.is_main_process else None]
     plan = broadcast_object_list(plan)[0]
     num_shards = len(plan[state.process_index :: state.num_processes])
+    state.print(f"{len(plan)} shards, {state.num_processes} x {arguments.num_proc} processes.")
     summaries = preparation.run(plan, state.process_index, state.num_processes, arguments.num_proc)
     num_windows = 0
     with tqdm(total=num_shards, unit="shard", disable=not state.is_main_process) as progress:

@@ -176,7 +176,10 @@ def test_killed_run_continues_where_it_stopped(release, tmp_path):
     assert 3 <= len(done) < 40
     with pytest.raises(ValueError, match=rf"is not complete: {len(done)} of 40 shards are there"):
         load_prepared(broken)
+    for leftover in broken.glob(".*.tmp"):
+        leftover.unlink()
     (broken / ".train-00000-of-00032.parquet.1.tmp").write_bytes(b"half a shard")
+    os.utime(broken / ".train-00000-of-00032.parquet.1.tmp", (0, 0))
     output = run(release, broken, "--shard_megabytes", "0.01", "--num_proc", "2")
     assert f"Continuing: {len(done)} of 40 shards are there." in output
     assert {path: path.stat().st_mtime_ns for path in done} == done
@@ -186,7 +189,8 @@ def test_killed_run_continues_where_it_stopped(release, tmp_path):
 
 
 def test_two_launched_processes_equal_one(release, tmp_path):
-    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    # The launcher of `--multi_gpu` connects processes without GPUs as well; that of `--cpu` does so only through MPI.
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     launcher += (
         "--num_machines",
         "1",
@@ -208,7 +212,21 @@ def test_two_launched_processes_equal_one(release, tmp_path):
     assert read_manifest(tmp_path / "two") == read_manifest(tmp_path / "one")
     assert "About 1,000 windows, judging from 12 recordings." in output
     assert "-> int16" in output and "are free in" in output
+    assert "shards, 2 x 1 processes." in output
     assert output.count("Complete:") == 1
+
+
+def test_processes_that_do_not_know_of_each_other(release, tmp_path):
+    """As `accelerate launch --num_machines 2` starts them on machines without GPUs and MPI."""
+    builder = load_dataset_builder("pulsedb", data_dir=release, cache_dir=tmp_path / "cache")
+    prepare(builder, tmp_path / "one", shard_bytes=10_000)
+    preparations = [Preparation(builder, PAIRS, tmp_path / "two", shard_bytes=10_000) for _ in range(2)]
+    plan = preparations[0].make_plan(preparations[0].estimate())
+    assert preparations[1].load_plan() == plan
+    for _ in zip(*(preparation.run(plan) for preparation in preparations)):
+        pass
+    assert preparations[0].finish(plan) == preparations[1].finish(plan)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def test_damaged_recordings_are_reported_and_tried_again(release, tmp_path):

@@ -14,7 +14,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import random
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -29,13 +31,15 @@ from cmssl_hf.tasks import TASKS
 
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .sample_dtypes import SAMPLE_DTYPES, SampleDtype, StorageError
-from .shard_writer import ShardSummary, ShardWriter, read_summary
+from .shard_writer import ShardSummary, ShardWriter, read_summary, temporary_name
 
 
 PLAN_FILE = "preparation_plan.json"
 MANIFEST_FILE = "manifest.json"
 
 _SAMPLED_RECORDS = 12
+# A file that is being written is never this old.
+_LEFTOVER_SECONDS = 600
 
 
 def channels_of(builder: SignalDatasetBuilder) -> tuple[str, ...]:
@@ -197,7 +201,8 @@ class Preparation:
                 " or delete it."
             )
         for leftover in self.output_dir.glob(".*.tmp"):
-            leftover.unlink()
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                leftover.unlink(missing_ok=True)
         return [PlannedShard(**shard) for shard in plan["shards"]]
 
     def make_plan(self, estimate: Estimate) -> list[PlannedShard]:
@@ -222,7 +227,8 @@ class Preparation:
     def run(
         self, plan: list[PlannedShard], process_index: int = 0, num_processes: int = 1, num_proc: int = 1
     ) -> Iterator[ShardSummary]:
-        """Writes the shards of this process that are not there yet; those with damaged recordings are tried again.
+        """Writes the shards of this process that are not there yet, in any order; those with damaged recordings are tried
+        again.
 
         Args:
             plan: from `load_plan` or `make_plan`, the same in all processes.
@@ -237,14 +243,14 @@ class Preparation:
             DamagedRecordError: if a recording cannot be read and the builder's `max_damaged_share` is 0.
             ValueError: if more recordings cannot be read than it allows.
         """
-        fingerprint, damaged, tasks = self.fingerprint, {}, []
-        for shard in plan[process_index::num_processes]:
-            path = self.output_dir / shard.file
-            summary = read_summary(path)
-            if summary and summary.fingerprint == fingerprint and not summary.damaged_records:
-                yield summary
-            else:
-                tasks.append((self.records[shard.split][shard.first : shard.stop], path, fingerprint))
+        fingerprint, damaged = self.fingerprint, {}
+        tasks = [
+            (self.records[shard.split][shard.first : shard.stop], self.output_dir / shard.file, fingerprint)
+            for shard in plan[process_index::num_processes]
+        ]
+        # Processes that do not know of each other, as `accelerate launch` starts them on machines without GPUs and MPI,
+        # share the work too if each has its own order: they seldom come to the same shard at the same time.
+        random.shuffle(tasks)
         for summary in self._write(tasks, num_proc):
             damaged.update(summary.damaged_records)
             self.builder.check_damaged_share(damaged)
@@ -312,7 +318,7 @@ class Preparation:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_name(path)
     temporary.write_text(json.dumps(content, indent=2))
     os.replace(temporary, path)
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,11 +116,16 @@ class ShardWriter:
     def write(self, records: Sequence, path: Path, fingerprint: str) -> ShardSummary:
         """Writes the windows of recordings to a Parquet file, which appears under its name when it is complete.
 
+        A file of the same fingerprint stays as it is, unless recordings of it were damaged, which may have been replaced.
+
         Raises:
             DamagedRecordError: if a recording cannot be read and the builder's `max_damaged_share` is 0.
         """
+        existing = read_summary(path)
+        if existing and existing.fingerprint == fingerprint and not existing.damaged_records:
+            return existing
         summary = ShardSummary(fingerprint)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(path)
         counts = SplitCounts(summary.windows, summary.damaged_records)
         with self._open(temporary, self.dtype) as writer:
             for table in _regroup(self.builder.read_records(records, counts)):
@@ -149,6 +155,11 @@ class ShardWriter:
             middle = len(table) // 2
             yield from self._extract(table.slice(0, middle), counter)
             yield from self._extract(table.slice(middle), counter)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where to write a file before it gets its name; no other process, on any machine, has the same."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def prepared_features(features: datasets.Features, dtype: SampleDtype) -> datasets.Features:

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _SOURCE_DIGITS = {"0": "mimic", "1": "vitaldb"}
 # A signal of this many segments takes 5 MB as float64, and 20 MB in a slice of a Subset file.
 _SEGMENTS_AT_A_TIME = 512
 _SUBSET_SLICE = 2048
+_CELLS_AT_A_TIME = 4096
 
 
 @dataclass
@@ -178,10 +179,11 @@ def subset_slices(path: Path, info: Mapping[str, Sequence[int]] | None) -> list[
         signals = file["Subset/Signals"]
         if signals.ndim != 3 or signals.shape[:2] != (SEGMENT_SAMPLES, 3):
             raise DamagedRecordError(f"{path}: Signals should have shape (1250, 3, N), but has {signals.shape}.")
-        subjects = [subject_identity(text) for text in CellArray(file["Subset/Subject"]).texts()]
         # Slices end where compressed chunks end, so that no chunk is decompressed twice.
         chunk = signals.chunks[2] if signals.chunks else 1
         step = max(chunk, _SUBSET_SLICE // chunk * chunk)
+    with damaged_if_unreadable(path):
+        subjects = [subject_identity(text) for text in _read_cells(path, "Subset/Subject", CellArray.texts)]
     indices = None
     if info is not None:
         if [subject for subject, rows in info.items() for _ in rows] == subjects:
@@ -209,13 +211,29 @@ def read_info(path: Path) -> dict[str, list[int]]:
     """
     with damaged_if_unreadable(path), h5py.File(path) as file:
         # The variable may have any name; MATLAB's own groups begin with "#".
-        struct = file[next(name for name in file if not name.startswith("#"))]
-        names = CellArray(struct["Subj_Name"]).texts()
-        indices = CellArray(struct["Subj_SegIDX"]).numbers().astype(int).tolist()
+        struct = next(name for name in file if not name.startswith("#"))
+    with damaged_if_unreadable(path):
+        names = _read_cells(path, f"{struct}/Subj_Name", CellArray.texts)
+        indices = [int(index) for index in _read_cells(path, f"{struct}/Subj_SegIDX", CellArray.numbers)]
         info = {subject_identity(name): [] for name in sorted(set(names))}
         for name, index in zip(names, indices):
             info[subject_identity(name)].append(index)
     return info
+
+
+def _read_cells(path: Path, name: str, read: Callable[[CellArray], Sequence]) -> list:
+    """Reads all elements of a long cell array.
+
+    The file is opened for some elements at a time, because HDF5 keeps 4 kB for every element until it is closed.
+    """
+    values = []
+    while len(values) % _CELLS_AT_A_TIME == 0:
+        with h5py.File(path) as file:
+            some = read(CellArray(file[name], slice(len(values), len(values) + _CELLS_AT_A_TIME)))
+        if len(some) == 0:
+            break
+        values += list(some)
+    return values
 
 
 def subject_identity(text: str) -> str:
