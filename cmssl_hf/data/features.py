@@ -97,6 +97,9 @@ def extract_table(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, col
         ValueError: if a window cannot be used; the message names the record.
     """
     rates = table["sampling_rate"].to_numpy()
+    if not np.isfinite(rates).all():
+        row = int(np.flatnonzero(~np.isfinite(rates))[0])
+        raise ValueError(f"In record {table['record_id'][row]}: the sampling rate is {rates[row]}.")
     signals = {channel: _rows_of(table[column]) for channel, column in columns.items()}
     windows: list = [None] * len(table)
     issues: list[list[str]] = [[] for _ in windows]

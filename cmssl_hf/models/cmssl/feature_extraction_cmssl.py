@@ -9,6 +9,9 @@ from transformers.utils import PaddingStrategy, TensorType
 from .signal_processing_cmssl import PASS_BANDS, band_pass, resample, standardize
 
 
+_FLOAT32 = np.finfo(np.float32)
+
+
 class CMSSLFeatureExtractor(SequenceFeatureExtractor):
     r"""
     Turns raw windows of ECG and/or PPG into `input_values` at the models' sampling rate: resampled (polyphase, real
@@ -145,8 +148,12 @@ class CMSSLFeatureExtractor(SequenceFeatureExtractor):
                     f"{where} holds NaN or infinite samples (the first at position {first}). Cut the window elsewhere or"
                     " interpolate short gaps."
                 )
+            if np.abs(window).max(initial=0.0) > _FLOAT32.max:
+                raise ValueError(f"{where} holds values too large to be processed ({np.abs(window).max():.3g}).")
             if window.size and np.ptp(window) == 0:
                 raise ValueError(f"{where} is constant ({window[0]}): no signal was recorded.")
+            if window.size and np.ptp(window) < _FLOAT32.tiny:
+                raise ValueError(f"{where} varies too little to be processed ({np.ptp(window):.3g}).")
         return batch
 
     def _rates(self, sampling_rate: float | Mapping[str, float]) -> dict[str, float]:

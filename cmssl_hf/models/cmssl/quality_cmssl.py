@@ -47,12 +47,17 @@ def find_quality_issues(
         channel: `"ecg"` or `"ppg"`.
 
     Returns:
-        For each window those of `QUALITY_ISSUES` that it has; an empty list for a good one.
+        For each window those of `QUALITY_ISSUES` that it has; an empty list for a good one. Windows of fewer than three
+        samples are `"flat"`, and have no pulse.
     """
     issues: list[list[str]] = [[] for _ in signals]
     lengths = np.array([len(signal) for signal in signals])
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
+        if length < 3:
+            for row in rows:
+                issues[row] = ["flat", "no_pulse"]
+            continue
         windows = np.stack([np.asarray(signals[row], dtype=np.float64) for row in rows])
         # Differences and sums of the largest numbers would overflow.
         windows = windows / np.maximum(np.abs(windows).max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)

@@ -36,7 +36,7 @@ def resample(signal: np.ndarray, sampling_rate: float, target_sampling_rate: flo
         Array of shape `(..., ceil(samples * target_sampling_rate / sampling_rate))`.
 
     Raises:
-        ValueError: if a rate is not a positive, finite number.
+        ValueError: if a rate is not a positive, finite number, or one is thousands of times the other.
     """
     for name, rate in (("sampling_rate", sampling_rate), ("target_sampling_rate", target_sampling_rate)):
         if not np.isfinite(rate) or rate <= 0:
@@ -45,7 +45,7 @@ def resample(signal: np.ndarray, sampling_rate: float, target_sampling_rate: flo
     if sampling_rate == target_sampling_rate:
         return signal
     ratio = Fraction(target_sampling_rate / sampling_rate).limit_denominator(_LARGEST_RESAMPLING_FACTOR)
-    if ratio == 0:
+    if not 0 < ratio <= _LARGEST_RESAMPLING_FACTOR:
         raise ValueError(f"Resampling from {sampling_rate} Hz to {target_sampling_rate} Hz is out of range.")
     # `padtype="line"` keeps the offset of a raw signal from ringing at both ends.
     return scipy_signal.resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
@@ -97,7 +97,8 @@ def longest_constant_run(signal: np.ndarray) -> int:
     if signal.size == 0:
         return 0
     tolerance = FLAT_TOLERANCE * max(1.0, float(np.max(np.abs(signal))))
-    changes = np.flatnonzero(np.abs(np.diff(signal)) > tolerance)
+    with np.errstate(over="ignore"):
+        changes = np.flatnonzero(np.abs(np.diff(signal)) > tolerance)
     edges = np.concatenate(([-1], changes, [signal.size - 1]))
     return int(np.max(np.diff(edges)))
 

@@ -1,0 +1,285 @@
+"""Whatever comes in - any length, rate, type, value or shape - what comes out is finite, or a `ValueError` that says what is wrong."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import wfdb
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import encoder_config
+from transformers import pipeline
+
+from cmssl_hf import (
+    CMSSLEncoderForSequenceClassification,
+    CMSSLEncoderModel,
+    CMSSLFeatureExtractor,
+    load_dataset,
+)
+from cmssl_hf.data.augmentation import Augmentation
+from cmssl_hf.data.features import extract_table, input_values_to_arrow
+from cmssl_hf.data.windows_dataset import WindowBatch, WindowsCollator
+from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
+from cmssl_hf.windows import reason_to_drop
+
+
+# The same inputs every time: a failure here is one that can be repeated.
+COMMON = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+}
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+DTYPES = ["f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "bool"]
+RATES = st.one_of(
+    st.sampled_from([125, 125.0, 64, 62.4725, 250, 300, 500, 1000, 2.0, 25]),
+    st.floats(),
+    st.floats(1, 2000),
+    st.integers(-10, 10**6),
+)
+
+
+@st.composite
+def signals(draw, max_samples=400):
+    """One window, from a plausible one to nothing like it."""
+    length = draw(st.integers(0, max_samples))
+    rng = np.random.default_rng(draw(st.integers(0, 5)))
+    kind = draw(st.sampled_from(["wave", "noise", "constant", "extreme", "clipped", "steps", "text", "object"]))
+    wave = np.sin(np.arange(length) / 9) + 0.1 * rng.standard_normal(length)
+    if kind == "text":
+        return draw(st.lists(st.text(max_size=3), max_size=5))
+    if kind == "object":
+        things = st.one_of(st.floats(), st.none(), st.text(max_size=2), st.booleans(), st.complex_numbers())
+        return np.array([*draw(st.lists(things, max_size=5)), *wave[: length // 2]], dtype=object)
+    if kind == "constant":
+        wave = np.full(length, draw(st.floats()))
+    elif kind == "extreme":
+        values = [0.0, -0.0, 5e-324, 1e-310, 1e-30, 1.0, 1e30, 3.4e38, 1e150, 1e300, 1.7e308, -1.7e308]
+        wave = rng.choice(values, length)
+    elif kind == "clipped":
+        wave = np.clip(wave, -0.2, 0.2)
+    elif kind == "steps":
+        wave = np.repeat(wave, 5)[:length]
+    with np.errstate(all="ignore"):
+        wave = wave * draw(st.sampled_from([1.0, 1.0, 1e-300, 1e-6, 1e6, 1e300, 1e308])) + draw(
+            st.sampled_from([0.0, 0.0, 1e6, -1e15, 1e300])
+        )
+        for _ in range(draw(st.integers(0, 2))):
+            if length:
+                start = draw(st.integers(0, length - 1))
+                bad = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+                wave[start : start + draw(st.integers(1, length))] = bad if draw(st.booleans()) else wave[start]
+        wave = wave.astype(draw(st.sampled_from(["f8", "f8", "f4", *DTYPES])))
+    shape = draw(st.sampled_from(["1-d", "1-d", "1-d", "list", "column", "cube", "scalar"]))
+    if shape == "list":
+        return wave.tolist()
+    if shape == "column":
+        return wave[:, None]
+    if shape == "cube":
+        return wave[None, None]
+    if shape == "scalar":
+        return wave[0] if length else None
+    return wave
+
+
+BATCHES = st.one_of(signals(), st.lists(signals(), max_size=3))
+
+
+def assert_says_what(error: ValueError) -> None:
+    assert len(str(error)) > 12
+
+
+@settings(max_examples=400, **COMMON)
+@given(
+    channels=st.sampled_from([("ppg",), ("ecg",), ("ecg", "ppg")]),
+    ecg=st.none() | BATCHES,
+    ppg=st.none() | BATCHES,
+    rate=RATES | st.dictionaries(st.sampled_from(["ecg", "ppg"]), RATES),
+    do_band_pass=st.booleans(),
+    do_standardize=st.booleans(),
+)
+def test_feature_extractor(channels, ecg, ppg, rate, do_band_pass, do_standardize):
+    extractor = CMSSLFeatureExtractor(
+        channels=channels, patch_size=25, do_band_pass=do_band_pass, do_standardize=do_standardize
+    )
+    given_signals = {
+        name: signal
+        for name, signal in (("ecg", ecg), ("ppg", ppg))
+        # One in two windows has just the channels that the extractor reads.
+        if name in channels or (signal is not None and len(np.shape(rate)) == 0 and do_band_pass)
+    }
+    try:
+        features = extractor(**given_signals, sampling_rate=rate, return_tensors="pt")
+    except ValueError as error:
+        assert_says_what(error)
+        return
+    values, mask = features["input_values"], features["attention_mask"]
+    assert values.dtype == torch.float32
+    assert torch.isfinite(values).all()
+    assert values.shape[1] == len(channels)
+    assert values.shape[2] % 25 == 0
+    assert mask.shape == (values.shape[0], values.shape[2])
+    assert (mask.sum(-1) >= 25).all()
+
+
+@settings(max_examples=200, **COMMON)
+@given(signal=signals(), rate=st.floats(1, 2000), channel=st.sampled_from(["ecg", "ppg"]))
+def test_quality(signal, rate, channel):
+    try:
+        signal = np.asarray(signal, dtype=np.float64)
+    except (TypeError, ValueError):
+        return
+    if signal.ndim != 1 or reason_to_drop(signal) == "missing" or np.abs(signal).max() > 1e300:
+        return
+    (issues,) = find_quality_issues([signal], rate, channel)
+    assert set(issues) <= {"flat", "clipped", "out_of_range", "no_pulse"}
+    if len(signal) and np.ptp(signal) == 0:
+        assert "no_pulse" in issues
+
+
+@settings(max_examples=150, **COMMON)
+@given(
+    lengths=st.lists(st.integers(1, 120), min_size=1, max_size=5),
+    num_channels=st.integers(1, 2),
+    patch_size=st.integers(1, 30),
+    scale=st.sampled_from([0.0, 1e-38, 1.0, 1e18]),
+    augmentation=st.builds(
+        Augmentation, time_stretch=st.floats(1, 3), amplitude_jitter=st.floats(0, 1), noise=st.floats(0, 1)
+    ),
+)
+def test_collator(lengths, num_channels, patch_size, scale, augmentation):
+    rng = np.random.default_rng(0)
+    windows = [(scale * rng.standard_normal((num_channels, length))).astype(np.float32) for length in lengths]
+    table = pa.table({"input_values": input_values_to_arrow(windows), "label": np.arange(len(windows), dtype="f4")})
+    generators = [np.random.default_rng(row) for row in range(len(windows))]
+    batch = WindowBatch(table, augmentation if augmentation.active else None, generators)
+    inputs = WindowsCollator(patch_size, label_column="label")(batch)
+    values = inputs["input_values"]
+    assert torch.isfinite(values).all()
+    assert values.shape[:2] == (len(windows), num_channels)
+    assert values.shape[2] % patch_size == 0
+    if not augmentation.active:
+        mask = inputs.get("attention_mask", torch.ones(len(windows), values.shape[2]))
+        assert mask.sum(-1).tolist() == lengths
+        for window, row in zip(windows, values.numpy()):
+            np.testing.assert_array_equal(row[:, : window.shape[1]], window)
+            assert not row[:, window.shape[1] :].any()
+
+
+@settings(max_examples=100, **COMMON)
+@given(windows=st.lists(signals(), min_size=1, max_size=3), rate=st.sampled_from([125.0, 64.0, 0.0, np.nan, 1e9]))
+def test_extraction_from_tables(windows, rate):
+    try:
+        rows = [np.asarray(window, dtype=np.float32) for window in windows]
+        column = pa.array(rows, pa.list_(pa.float32()))
+    except (TypeError, ValueError, RuntimeWarning, pa.ArrowInvalid):
+        return
+    table = pa.table(
+        {
+            "ppg": pa.chunked_array([column]),
+            "sampling_rate": [rate] * len(rows),
+            "record_id": [f"r{row}" for row in range(len(rows))],
+        }
+    )
+    try:
+        extracted = extract_table(table, CMSSLFeatureExtractor(patch_size=25), {"ppg": "ppg"})
+    except ValueError as error:
+        assert "r0" in str(error) or "r1" in str(error) or "r2" in str(error)
+        return
+    samples = extracted["input_values"].combine_chunks().flatten().flatten().to_numpy()
+    assert np.isfinite(samples).all()
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory):
+    torch.manual_seed(0)
+    tasks = {
+        "physiological-signal-regression": (
+            CMSSLEncoderForSequenceClassification,
+            {"problem_type": "regression", "num_labels": 1, "label_mean": (70.0,), "label_std": (10.0,)},
+        ),
+        "physiological-signal-classification": (CMSSLEncoderForSequenceClassification, {"num_labels": 3}),
+        "physiological-signal-feature-extraction": (CMSSLEncoderModel, {}),
+    }
+    made = []
+    for task, (model_class, config) in tasks.items():
+        folder = tmp_path_factory.mktemp("model")
+        model_class(encoder_config(**config)).save_pretrained(folder)
+        CMSSLFeatureExtractor(patch_size=25).save_pretrained(folder)
+        made.append(pipeline(task, model=str(folder)))
+    return made
+
+
+@settings(max_examples=150, **COMMON)
+@given(
+    task=st.integers(0, 2),
+    signal=signals(max_samples=900),
+    rate=RATES,
+    seconds=st.none() | st.floats(0.05, 5) | st.floats(),
+    stride=st.none() | st.floats(0.2, 5) | st.sampled_from([0.0, -1.0, np.nan]),
+)
+def test_pipelines(pipelines, task, signal, rate, seconds, stride):
+    options = {
+        name: value for name, value in (("window_seconds", seconds), ("stride_seconds", stride)) if value is not None
+    }
+    try:
+        # A list would be several recordings.
+        answer = pipelines[task]({"signal": signal, "sampling_rate": rate}, **options)
+    except ValueError as error:
+        assert_says_what(error)
+        return
+    assert 0 < answer["usable_share"] <= 1
+    for part in (answer, *answer["windows"]):
+        if part["value"] is None:
+            assert part["reason"] in ("missing", "flat", "short", "not finite")
+        elif task == 0:
+            assert np.isfinite([*part["value"].values()]).all()
+        elif task == 1:
+            assert sum(part["scores"].values()) == pytest.approx(1, abs=1e-4)
+            assert part["value"] in part["scores"]
+        else:
+            assert np.isfinite(part["value"]).all()
+        if "start" in part and part is not answer and part["value"] is not None:
+            assert isinstance(part["quality_issues"], list)
+
+
+@settings(max_examples=25, **COMMON)
+@given(
+    records=st.lists(st.tuples(signals(2000), signals(2000)), min_size=3, max_size=4),
+    rate=st.sampled_from([25, 62.4725, 125, 500]),
+    window_seconds=st.sampled_from([0.5, 2.0, 10.0]),
+)
+def test_builder_of_written_files(records, rate, window_seconds, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    for number, pair in enumerate(records):
+        try:
+            ecg, ppg = (np.asarray(signal, dtype=np.float64) for signal in pair)
+            length = min(len(ecg), len(ppg))
+            samples = np.stack([ecg[:length], ppg[:length]], axis=1)
+            wfdb.wrsamp(
+                f"r{number}",
+                fs=rate,
+                units=["mV", "NU"],
+                sig_name=["II", "PLETH"],
+                p_signal=samples,
+                fmt=["16", "16"],
+                write_dir=str(folder),
+            )
+        # What wfdb does not write cannot be read either.
+        except Exception:
+            continue
+    try:
+        rows = load_dataset(
+            "wfdb_pairs", data_dir=folder, streaming=True, window_seconds=window_seconds, stride_seconds=window_seconds
+        )
+        read = [row for split in rows.values() for row in split]
+    except ValueError as error:
+        assert_says_what(error)
+        return
+    for row in read:
+        assert np.isfinite(row["ecg"]).all()
+        assert np.isfinite(row["ppg"]).all()
+        assert len(row["ecg"]) == len(row["ppg"]) > 0
+        assert row["sampling_rate"] == rate
