@@ -242,7 +242,10 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
     parser = HfArgumentParser(dataclass_types)
     actions = {action.dest: action for action in parser._actions}
     for file in files:
-        values = yaml.safe_load(file.read_text()) or {}
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} cannot be read as YAML: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{file} must hold `name: value` lines.")
         unknown = sorted(set(values) - set(actions))

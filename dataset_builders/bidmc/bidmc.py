@@ -187,7 +187,8 @@ def _read_csv(path: Path) -> Recording:
     for kind in ("Signals", "Numerics"):
         part = path.with_name(path.name.replace("Signals", kind))
         with damaged_if_unreadable(part):
-            tables[kind] = pd.read_csv(part).rename(columns=str.strip)
+            # A cell with something else than a number is an error here, not text to be carried on.
+            tables[kind] = pd.read_csv(part, dtype=np.float64).rename(columns=str.strip)
     fixed = path.with_name(path.name.replace("Signals.csv", "Fix.txt"))
     text = fixed.read_text() if fixed.exists() else ""
     return _recording(

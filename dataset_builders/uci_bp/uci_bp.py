@@ -5,7 +5,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from scipy.io import loadmat
 
 from cmssl_hf.dataset_builder import (
     DamagedRecordError,
@@ -14,6 +13,7 @@ from cmssl_hf.dataset_builder import (
     damaged_if_unreadable,
     labelled_features,
 )
+from cmssl_hf.matlab_5 import read_variables
 from cmssl_hf.paper_protocol import PAPER_SAMPLING_RATE, stretch
 from cmssl_hf.windows import usable_windows
 
@@ -97,7 +97,7 @@ class UciBp(SignalDatasetBuilder):
 
     def _record_tables(self, record, counter):
         with damaged_if_unreadable(record):
-            content = loadmat(record, variable_names=["patient", "trial", "SP", "DP", "signal"])
+            content = read_variables(record, ["patient", "trial", "SP", "DP", "signal"])
             signal, sbp, dbp, patients, trials = _checked(Path(record), content)
         for first in range(0, len(signal), _ROWS_PER_TABLE):
             rows = slice(first, first + _ROWS_PER_TABLE)
@@ -127,6 +127,8 @@ def _checked(path: Path, content: dict) -> tuple[np.ndarray, ...]:
     signal = content["signal"]
     if signal.ndim != 2 or signal.shape[1] != WINDOW_SAMPLES or len(signal) == 0:
         raise DamagedRecordError(f"{path}: `signal` has shape {signal.shape} instead of (rows, {WINDOW_SAMPLES}).")
+    if any(content[name].dtype.kind not in "fiu" for name in ("SP", "DP", "signal")):
+        raise DamagedRecordError(f"{path}: `SP`, `DP` and `signal` must be numbers.")
     columns = [content[name].ravel() for name in ("SP", "DP", "patient", "trial")]
     if any(len(column) != len(signal) for column in columns):
         raise DamagedRecordError(f"{path} has {len(signal)} signals but {[len(column) for column in columns]} labels.")

@@ -131,7 +131,7 @@ class WfdbPairs(SignalDatasetBuilder):
         return match.group(1 if match.re.groups else 0)
 
     def _channels(self, header: wfdb.Record) -> tuple[int | None, int | None]:
-        names = [name.strip(" ,") for name in header.sig_name or []]
+        names = [(name or "").strip(" ,") for name in header.sig_name or []]
         return first_match(names, self.config.ecg_patterns), first_match(names, self.config.ppg_patterns)
 
     def _record_tables(self, record, counter):

@@ -104,7 +104,9 @@ def _has_no_pulse(windows: np.ndarray, sampling_rate: float, channel: str) -> np
     # Only maxima within the interval: the slope down from lag 0 is no period.
     before, middle, after = (autocorrelation[:, first + shift : last + 1 + shift] for shift in (-1, 0, 1))
     peaks = np.where((middle > before) & (middle >= after), middle, 0.0)
-    return peaks.max(axis=-1) <= 1 / np.sqrt(num_samples / sampling_rate)
+    unlike_noise = peaks.max(axis=-1) > 1 / np.sqrt(num_samples / sampling_rate)
+    # What filters leave of a constant is no pulse either.
+    return ~unlike_noise | (np.ptp(windows, axis=-1) <= FLAT_TOLERANCE)
 
 
 def _beat_signal(windows: np.ndarray, sampling_rate: float, channel: str) -> np.ndarray:

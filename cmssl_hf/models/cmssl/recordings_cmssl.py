@@ -196,7 +196,8 @@ def _from_wfdb(
         raise FileNotFoundError(f"There is no WFDB header {header}, and {path.name} does not end in `.csv`.")
     try:
         record = wfdb.rdrecord(str(header.with_suffix("")), smooth_frames=False)
-        names, samples = list(record.sig_name), list(record.e_p_signal)
+        # A signal without a description has no name.
+        names, samples = [name or "" for name in record.sig_name], list(record.e_p_signal)
     # Parsers of damaged files raise almost anything.
     except Exception as error:
         raise ValueError(f"{header} cannot be read as a WFDB record: {type(error).__name__}: {error}") from error
