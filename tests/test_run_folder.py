@@ -81,6 +81,13 @@ def test_results_are_added(tmp_path):
     assert RunFolder(tmp_path, IDENTITY).open() is None
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"identitx": {}}', "\x00"])
+def test_damaged_record_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json is damaged: "):
+        RunFolder(tmp_path, IDENTITY).open()
+
+
 def test_folder_without_run(tmp_path):
     assert read_run(tmp_path) is None
     assert read_run(tmp_path / "nothing") is None

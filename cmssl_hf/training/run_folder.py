@@ -141,12 +141,24 @@ class RunFolder:
 
 
 def read_run(folder: str | Path) -> dict[str, Any] | None:
-    """Content of the `run.json` of a folder, or of the run that a checkpoint belongs to; `None` if there is none."""
+    """Content of the `run.json` of a folder, or of the run that a checkpoint belongs to; `None` if there is none.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
     folder = Path(folder)
     if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
         folder = folder.parent
     file = folder / RUN_FILE
-    return json.loads(file.read_text()) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        run = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(run, dict) or "identity" not in run:
+        raise ValueError(f"{file} is damaged: it does not say what was run.")
+    return run
 
 
 def _differences(stored: Any, wanted: Any, name: str = ""):
