@@ -9,6 +9,7 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel
 
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
+from ..models.cpu_kernels import use_cpu_kernels
 from .windows_dataset import WindowBatch, WindowsCollator
 
 
@@ -63,6 +64,7 @@ def add_codes(
     channel_indices = [dataset_channels.index(channel) for channel in channels]
     fingerprint = Hasher.hash((dataset._fingerprint, "add_codes", channel_indices, model_fingerprint(tokenizer)))
     tokenizer.eval()
+    use_cpu_kernels(tokenizer)
     tokenised = dataset.with_format("arrow").map(
         _encode_batch,
         batched=True,

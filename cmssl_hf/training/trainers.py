@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback,
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..models.cpu_kernels import use_cpu_kernels
 from ..tasks import Task
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .codebook_collapse import CodebookCollapseCallback
@@ -35,6 +36,7 @@ class StageTrainer(CheckpointingTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        use_cpu_kernels(self.model)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
         self._divergence = DivergenceCallback()
@@ -258,6 +260,12 @@ class EncoderTrainer(StageTrainer):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         # One more of each: a code that is new in validation would otherwise be infinitely surprising.
         self._log_frequencies = np.log((code_counts + 1) / (code_counts + 1).sum())
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
+    ):
+        outputs = model(**inputs, return_logits=return_outputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)

@@ -7,6 +7,9 @@ from torch import nn
 # A code whose summed vectors have all but decayed has no direction left to follow, so it keeps its row.
 _SMALLEST_SUM = 1e-6
 
+# All similarities at once would take gigabytes at large batches; with 8192 codes these take 16 MB.
+_LATENTS_PER_PRODUCT = 512
+
 
 class CMSSLCodebook(nn.Module):
     """Nearest-neighbour quantiser on the unit sphere.
@@ -24,10 +27,18 @@ class CMSSLCodebook(nn.Module):
         self.register_buffer("cluster_size", torch.zeros(config.codebook_size))
         self.register_buffer("vector_sum", torch.zeros(config.codebook_size, config.codebook_dim))
 
+    def similarities(self, latents: torch.Tensor) -> torch.Tensor:
+        """Cosines `(n, codebook_size)` of unit vectors `latents (n, codebook_dim)` with all codes."""
+        return nn.functional.linear(latents, self.weight)
+
     def nearest(self, latents: torch.Tensor) -> torch.Tensor:
         """Indices `(...)` of the codes nearest to unit vectors `latents (..., codebook_dim)`; on the unit sphere the
         smallest distance is the largest cosine."""
-        return torch.matmul(latents, self.weight.t()).argmax(-1)
+        # Half precision cannot tell thousands of neighbours apart.
+        with torch.autocast(latents.device.type, enabled=False):
+            parts = latents.float().flatten(0, -2).split(_LATENTS_PER_PRODUCT)
+            codes = [self.similarities(part).argmax(-1) for part in parts]
+        return torch.cat(codes).view(latents.shape[:-1])
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors `(..., codebook_dim)` of `codes (...)`."""

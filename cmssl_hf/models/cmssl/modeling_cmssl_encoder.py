@@ -17,6 +17,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cmssl import CMSSLEncoderConfig
 from .hub_cmssl import RunRecordMixin
+from .modeling_cmssl_cross_entropy import chunked_cross_entropy
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
@@ -115,6 +116,7 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
         input_values: torch.FloatTensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
         r"""
@@ -125,14 +127,18 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
                 1 for real samples, 0 for padding.
             labels (`torch.LongTensor` of shape `(batch, num_patches)`, *optional*):
                 Codes of the frozen tokenizer; -100 is ignored.
+            return_logits (`bool`, *optional*, defaults to `True`):
+                `False` computes the loss alone, without holding the logits of the whole batch.
 
         Returns:
             `logits` of shape `(batch, num_patches, codebook_size)`, and the cross-entropy as `loss` if labels are given.
         """
         outputs = self.encoder(input_values, attention_mask, **kwargs)
-        logits = self.code_head(outputs.last_hidden_state)
+        logits = self.code_head(outputs.last_hidden_state) if return_logits or labels is None else None
         loss = None
-        if labels is not None:
+        if labels is not None and logits is None:
+            loss = chunked_cross_entropy(outputs.last_hidden_state, self.code_head, labels)
+        elif labels is not None:
             loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

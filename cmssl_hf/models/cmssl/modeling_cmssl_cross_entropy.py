@@ -1,0 +1,51 @@
+"""Cross-entropy over a large codebook without the logits of a whole batch."""
+
+import torch
+from torch import nn
+
+
+# The logits of so many patches stay in a processor's cache; those of a batch of 2048 windows would take gigabytes.
+_PATCHES_PER_PART = 256
+
+
+def chunked_cross_entropy(hidden_states: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of `head(hidden_states)` against `labels`, part by part.
+
+    The gradient of each part is computed together with its loss, so that no logits are kept for the backward pass, and none
+    are computed twice.
+
+    Args:
+        hidden_states: `(batch, num_patches, hidden_size)`.
+        head: from `hidden_size` to the number of codes.
+        labels: `(batch, num_patches)`; -100 is ignored.
+    """
+    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    total = _SummedCrossEntropy.apply(hidden_states.flatten(0, -2), labels.flatten(), head, *trained)
+    return total / (labels != -100).sum()
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_states, labels, head, *parameters):
+        differentiate = any(ctx.needs_input_grad)
+        total = hidden_states.new_zeros((), dtype=torch.float32)
+        by_hidden_states, by_parameters = [], [torch.zeros_like(parameter) for parameter in parameters]
+        for part, of_part in zip(hidden_states.split(_PATCHES_PER_PART), labels.split(_PATCHES_PER_PART)):
+            with torch.set_grad_enabled(differentiate):
+                part = part.detach().requires_grad_(differentiate)
+                loss = nn.functional.cross_entropy(head(part).float(), of_part, ignore_index=-100, reduction="sum")
+            total += loss.detach()
+            if differentiate:
+                gradient, *rest = torch.autograd.grad(loss, (part, *parameters))
+                by_hidden_states.append(gradient)
+                for sum_, each in zip(by_parameters, rest):
+                    sum_ += each
+        if differentiate:
+            ctx.save_for_backward(torch.cat(by_hidden_states), *by_parameters)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        by_hidden_states, *by_parameters = ctx.saved_tensors
+        return by_hidden_states * gradient, None, None, *(each * gradient for each in by_parameters)
