@@ -53,7 +53,7 @@ def build(workload: str, side: Side, size: str, batch: int, device: str) -> Call
     builders = _OURS if side.ours else _PUBLISHED
     model, forward = builders[workload](size, batch, device)
     if side.who == "ours, checkpointed":
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable()
     if workload in TRAINING:
         return _training_step(model, forward, side, device)
     model.eval()

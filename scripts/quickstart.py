@@ -34,7 +34,9 @@ def launch(stage: str, config: str, *flags: str) -> None:
     print(f"\n=== {stage.replace('_', ' ')} ===", flush=True)
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     if subprocess.run(command, env=environment).returncode:
-        sys.exit(f"{stage} failed; what is above says why. The stages that are done are kept and will not be run again.")
+        sys.exit(
+            f"{stage} failed; what is above says why. The stages that are done are kept and will not be run again."
+        )
 
 
 def accelerate_config() -> str:

@@ -42,7 +42,12 @@ def main() -> None:
                         options.config,
                         *flags,
                         *("--task", task.name, "--model_name_or_path", model, "--seed", str(seed)),
-                        *("--output_dir", str(folder), "--summary_file", str(Path(options.output_dir) / "summary.csv")),
+                        *(
+                            "--output_dir",
+                            str(folder),
+                            "--summary_file",
+                            str(Path(options.output_dir) / "summary.csv"),
+                        ),
                     ],
                 )
                 for row, metrics in (run_stage(finetune, *arguments) or {}).items():

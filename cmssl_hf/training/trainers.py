@@ -36,7 +36,8 @@ class StageTrainer(CheckpointingTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-        use_cpu_kernels(self.model)
+        if self.args.device.type == "cpu":
+            use_cpu_kernels(self.model)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
         self._divergence = DivergenceCallback()
