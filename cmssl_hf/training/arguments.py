@@ -219,7 +219,7 @@ def parse_config_overrides(overrides: dict | str | None, config_class: type[PreT
         ValueError: if the config has no such field; transformers itself would take it for a new one.
     """
     overrides = parse_options(overrides)
-    unknown = sorted(set(overrides) - {field.name for field in fields(config_class)})
+    unknown = sorted(map(str, set(overrides) - {field.name for field in fields(config_class)}))
     if unknown:
         raise ValueError(
             f"`config_overrides` names fields that do not exist: {', '.join(unknown)}. See `{config_class.__name__}`."
@@ -232,7 +232,7 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
     overrides an earlier one.
 
     Raises:
-        ValueError: if a file is not a YAML mapping or names an argument that does not exist.
+        ValueError: if a file is not a YAML mapping or names an argument that does not exist, or a value is of the wrong kind.
         FileNotFoundError: if a file does not exist.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -248,11 +248,15 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
             raise ValueError(f"{file} cannot be read as YAML: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{file} must hold `name: value` lines.")
-        unknown = sorted(set(values) - set(actions))
+        unknown = sorted(map(str, set(values) - set(actions)))
         if unknown:
             raise ValueError(f"{file} names arguments that do not exist: {', '.join(unknown)}.")
         for name, value in values.items():
             # YAML reads 1e-3 as text; argparse converts text, as it does for flags.
             parser.set_defaults(**{name: value})
             actions[name].required = False
-    return parser.parse_args_into_dataclasses(args=arguments)
+    try:
+        return parser.parse_args_into_dataclasses(args=arguments)
+    # What YAML makes of a slip (nothing, infinity, a list) is compared and converted by transformers unchecked.
+    except (TypeError, OverflowError, yaml.YAMLError) as error:
+        raise ValueError(f"An argument has a value of the wrong kind: {error}") from error
