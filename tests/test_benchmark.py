@@ -1,0 +1,43 @@
+"""`scripts/benchmark.py` runs through and leaves results, figures and a table."""
+
+import json
+
+import pytest
+from benchmark import main
+from benchmark_report import ratio, write_between_markers
+
+
+@pytest.mark.long
+def test_quick_run(tmp_path, capsys):
+    document = tmp_path / "performance.md"
+    document.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
+    main(["--quick", "--device", "cpu", "--output_dir", str(tmp_path), "--write", str(document)])
+    results = json.loads((tmp_path / "performance_results.json").read_text())
+    assert {case["workload"] for case in results["speed"]} == {
+        "stage 1",
+        "stage 2",
+        "fine-tuning",
+        "tokenising",
+        "embedding",
+    }
+    assert (tmp_path / "throughput.png").stat().st_size > 0
+    assert (tmp_path / "dataset_size.png").stat().st_size > 0
+    report = capsys.readouterr().out.strip()
+    assert "Quick run" in report
+    written = document.read_text()
+    assert report in written
+    assert written.startswith("before\n<!-- benchmark -->\n")
+    assert written.endswith("\n<!-- /benchmark -->\nafter\n")
+
+
+def test_ratio_is_the_median_of_pairs():
+    case = {"seconds": {"published, float32": [2.0, 30.0, 4.0], "ours, float32": [1.0, 10.0, 1.0]}}
+    assert ratio(case, "ours, float32", "published, float32") == 3.0
+
+
+def test_document_without_markers(tmp_path):
+    document = tmp_path / "performance.md"
+    document.write_text("no markers")
+    with pytest.raises(ValueError, match="lacks the lines <!-- benchmark -->"):
+        write_between_markers(document, "table")
+    assert document.read_text() == "no markers"

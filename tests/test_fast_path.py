@@ -1,0 +1,226 @@
+"""The fast path computes what the plain one and the published computation compute."""
+
+import copy
+
+import pytest
+import torch
+from published_computation import PublishedStage2, PublishedTokenizer
+from tiny import encoder_config, tokenizer_config
+from torch import nn
+
+from cmssl_hf import (
+    CMSSLEncoderForPreTraining,
+    CMSSLEncoderForSequenceClassification,
+    CMSSLTokenizerModel,
+)
+from cmssl_hf.models.cmssl.convert_original_checkpoint import convert_encoder, convert_tokenizer
+from cmssl_hf.models.cmssl.modeling_cmssl_cross_entropy import chunked_cross_entropy
+from cmssl_hf.models.cpu_kernels import use_cpu_kernels
+
+
+NUM_STEPS = 20
+
+
+def to_signals(x: torch.Tensor) -> torch.Tensor:
+    """Published `(batch, patches, channels, samples)` to ours."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    return model.train()
+
+
+def train_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def optimizers(*models: nn.Module) -> list[torch.optim.Optimizer]:
+    return [torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-4, fused=True) for m in models]
+
+
+@pytest.fixture
+def published_tokenizer() -> PublishedTokenizer:
+    torch.manual_seed(0)
+    return PublishedTokenizer(layers=3, codes=256, dropout=0.0).train()
+
+
+def saved(path, model: nn.Module, hyper_parameters: dict):
+    state = {
+        name: value
+        for name, value in model.state_dict().items()
+        # Published checkpoints of stage 2 lack these.
+        if not name.startswith(("tokenizer.de.", "tokenizer.proj."))
+    }
+    torch.save({"state_dict": state, "hyper_parameters": hyper_parameters}, path)
+    return path
+
+
+def test_stage_1_follows_the_published_computation(published_tokenizer, tmp_path):
+    path = saved(tmp_path / "tokenizer.ckpt", published_tokenizer, published_tokenizer.hyper_parameters)
+    model = without_dropout(convert_tokenizer(path))
+    use_cpu_kernels(model)
+    of_published, of_ours = optimizers(published_tokenizer, model)
+    for _ in range(NUM_STEPS):
+        x = torch.randn(16, 10, 2, 125)
+        expected_codes, codes = published_tokenizer.eval().quantized(x)[2], model.eval().encode(to_signals(x))
+        assert torch.equal(codes, expected_codes)
+        expected = train_step(of_published, published_tokenizer.train()(x))
+        assert train_step(of_ours, model.train()(to_signals(x)).loss) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(model.codebook.weight, published_tokenizer.quantizer.embedding.weight)
+
+
+def test_stage_2_follows_the_published_computation(published_tokenizer, tmp_path):
+    published = PublishedStage2(published_tokenizer, width=64, heads=4, layers=2, dropout=0.0).train()
+    hyper_parameters = published_tokenizer.hyper_parameters | {
+        "E_in_dim": 125,
+        "E_embed": 64,
+        "E_nhead": 4,
+        "E_drop_rate": 0.0,
+        "E_num_layers": 2,
+        "stochastic_depth_prob": 0.0,
+        "num_transformer_heads": 8,
+        "tokenizer_used_channel": [0, 1],
+        "encoder_input_channel": 1,
+    }
+    model = without_dropout(convert_encoder(saved(tmp_path / "encoder.ckpt", published, hyper_parameters)))
+    path = saved(tmp_path / "tokenizer.ckpt", published_tokenizer, published_tokenizer.hyper_parameters)
+    tokenizer = convert_tokenizer(path)
+    use_cpu_kernels(model)
+    use_cpu_kernels(tokenizer)
+    of_published, of_ours = optimizers(published, model)
+    for _ in range(NUM_STEPS):
+        x = torch.randn(40, 10, 2, 125)
+        with torch.no_grad():
+            codes = tokenizer.encode(to_signals(x))
+        loss = model(to_signals(x)[:, 1:], labels=codes, return_logits=False).loss
+        expected = train_step(of_published, published(x))
+        assert train_step(of_ours, loss) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["tokenizer", "encoder", "task model"])
+def test_kernels_give_the_plain_losses_and_gradients(kind, masked):
+    torch.manual_seed(0)
+    inputs = {"input_values": torch.randn(6, 2 if kind == "tokenizer" else 1, 100)}
+    if masked:
+        lengths = torch.tensor([100, 25, 60, 75, 100, 0])
+        inputs["attention_mask"] = (torch.arange(100) < lengths[:, None]).long()
+    if kind == "tokenizer":
+        plain = CMSSLTokenizerModel(tokenizer_config())
+    elif kind == "encoder":
+        plain = CMSSLEncoderForPreTraining(encoder_config())
+        inputs["labels"] = torch.randint(16, (6, 4))
+    else:
+        plain = CMSSLEncoderForSequenceClassification(encoder_config(num_labels=1, problem_type="regression"))
+        inputs["labels"] = torch.randn(6, 1)
+    fast = copy.deepcopy(plain)
+    use_cpu_kernels(fast)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    outputs = [model.train()(**inputs) for model in (plain, fast)]
+    for each in outputs:
+        each.loss.backward()
+    torch.testing.assert_close(outputs[1].loss, outputs[0].loss, rtol=1e-5, atol=0)
+    for (name, expected), parameter in zip(plain.named_parameters(), fast.parameters()):
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
+def test_dropout(p, dtype):
+    model = CMSSLEncoderForPreTraining(encoder_config(hidden_dropout_prob=p)).train()
+    use_cpu_kernels(model)
+    dropout = model.encoder.layers[0].dropout
+    ones = torch.ones(401, 1001, dtype=dtype, requires_grad=True)
+    torch.manual_seed(0)
+    dropped = dropout(ones)
+    kept = dropped != 0
+    assert kept.float().mean().item() == pytest.approx(1 - p, abs=4e-3)
+    torch.testing.assert_close(dropped[kept].float(), torch.full((int(kept.sum()),), 1 / (1 - p)), rtol=5e-3, atol=0)
+    # Neighbours and neighbouring rows are dropped independently.
+    for other in (kept[:, 1:], kept[1:]):
+        both = (kept[: len(other), : other.shape[1]] & other).float().mean().item()
+        assert both == pytest.approx((1 - p) ** 2, abs=6e-3)
+    dropped.sum().backward()
+    assert torch.equal(ones.grad, dropped.detach())
+    torch.manual_seed(0)
+    assert torch.equal(dropout(ones), dropped)
+    assert torch.equal(dropout.eval()(ones), ones)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_repeats_the_dropout(use_reentrant):
+    settings = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
+    model = CMSSLEncoderForPreTraining(encoder_config(**settings)).train()
+    use_cpu_kernels(model)
+    x, labels = torch.randn(4, 1, 100), torch.randint(16, (4, 4))
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        torch.manual_seed(1)
+        model.zero_grad()
+        model(x, labels=labels).loss.backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for plain, repeated in zip(*gradients):
+        torch.testing.assert_close(repeated, plain)
+
+
+def test_another_attention_is_kept():
+    model = CMSSLEncoderForPreTraining(encoder_config(attn_implementation="eager"))
+    use_cpu_kernels(model)
+    outputs = model(torch.randn(2, 1, 100), output_attentions=True)
+    assert outputs.attentions[0].shape == (2, 2, 4, 4)
+
+
+def test_long_sequences():
+    plain = CMSSLEncoderForPreTraining(encoder_config()).eval()
+    fast = copy.deepcopy(plain)
+    use_cpu_kernels(fast)
+    x = torch.randn(2, 1, 100 * 25)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x).logits, plain(x).logits, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_windows", [3, 300])
+def test_cross_entropy_in_parts(num_windows):
+    torch.manual_seed(0)
+    head = nn.Linear(16, 50)
+    labels = torch.randint(50, (num_windows, 4))
+    labels[::3, 1] = -100
+    states = [torch.randn(num_windows, 4, 16).requires_grad_() for _ in range(2)]
+    states[1].data.copy_(states[0].data)
+    losses = (
+        nn.functional.cross_entropy(head(states[0]).flatten(0, 1), labels.flatten()),
+        chunked_cross_entropy(states[1], head, labels),
+    )
+    torch.testing.assert_close(losses[1], losses[0])
+    gradients = [torch.autograd.grad(3 * loss, (state, *head.parameters())) for loss, state in zip(losses, states)]
+    for expected, gradient in zip(*gradients):
+        torch.testing.assert_close(gradient, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(chunked_cross_entropy(states[1], head, labels), losses[0])
+
+
+def test_loss_without_logits():
+    model = CMSSLEncoderForPreTraining(encoder_config()).eval()
+    x, labels = torch.randn(3, 1, 100), torch.randint(16, (3, 4))
+    whole, alone = model(x, labels=labels), model(x, labels=labels, return_logits=False)
+    assert alone.logits is None
+    torch.testing.assert_close(alone.loss, whole.loss)
+
+
+def test_codes_are_chosen_in_float32_under_autocast():
+    torch.manual_seed(0)
+    codebook = CMSSLTokenizerModel(tokenizer_config(codebook_size=4096)).codebook
+    latents = nn.functional.normalize(torch.randn(2000, 8), dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = codebook.nearest(latents)
+    assert torch.equal(codes, (latents @ codebook.weight.t()).argmax(-1))
