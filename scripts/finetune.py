@@ -5,17 +5,17 @@
 """
 
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.arguments import DataArguments, FinetuningArguments, TaskArguments, parse_arguments
-from cmssl_hf.training.command import run_stage
+from cmssl_hf.training.arguments import DataArguments, FinetuningArguments, TaskArguments
+from cmssl_hf.training.command import run_command
 from cmssl_hf.training.finetuning import finetune
-from cmssl_hf.training.reports import result_table
+from cmssl_hf.training.reports import result_table, verdict
 
 
 def main() -> None:
-    arguments = parse_arguments((TaskArguments, DataArguments, FinetuningArguments))
-    results = run_stage(finetune, *arguments)
+    arguments, results = run_command(finetune, (TaskArguments, DataArguments, FinetuningArguments))
     if results is not None:
-        print(result_table(get_task(arguments[0].task), results))
+        task = get_task(arguments[0].task)
+        print(f"\n{result_table(task, results)}\n\n{verdict(task, results)}")
 
 
 if __name__ == "__main__":

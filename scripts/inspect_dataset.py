@@ -7,6 +7,7 @@ The figure shows windows that span the range of the labels, or one of each class
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import datasets
@@ -200,4 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -6,14 +6,13 @@
 
 import json
 
-from cmssl_hf.training.arguments import DataArguments, EncoderArguments, EncoderTrainingArguments, parse_arguments
-from cmssl_hf.training.command import run_stage
+from cmssl_hf.training.arguments import DataArguments, EncoderArguments, EncoderTrainingArguments
+from cmssl_hf.training.command import run_command
 from cmssl_hf.training.encoder_pretraining import pretrain_encoder
 
 
 def main() -> None:
-    arguments = parse_arguments((EncoderArguments, DataArguments, EncoderTrainingArguments))
-    metrics = run_stage(pretrain_encoder, *arguments)
+    _, metrics = run_command(pretrain_encoder, (EncoderArguments, DataArguments, EncoderTrainingArguments))
     if metrics is not None:
         print(json.dumps(metrics, indent=2))
 

@@ -9,15 +9,13 @@ from cmssl_hf.training.arguments import (
     DataArguments,
     TokenizerArguments,
     TokenizerTrainingArguments,
-    parse_arguments,
 )
-from cmssl_hf.training.command import run_stage
+from cmssl_hf.training.command import run_command
 from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
 
 
 def main() -> None:
-    arguments = parse_arguments((TokenizerArguments, DataArguments, TokenizerTrainingArguments))
-    metrics = run_stage(pretrain_tokenizer, *arguments)
+    _, metrics = run_command(pretrain_tokenizer, (TokenizerArguments, DataArguments, TokenizerTrainingArguments))
     if metrics is not None:
         print(json.dumps(metrics, indent=2))
 

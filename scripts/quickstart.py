@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--output_dir", default="quickstart_run", help="where the models go")
     options = parser.parse_args()
 
+    if options.data_dir is not None and not Path(options.data_dir).is_dir():
+        parser.error(f"there is no folder {options.data_dir}")
     run = Path(options.output_dir) / ("simulated" if options.data_dir is None else "bidmc")
     if options.data_dir is None:
         data, task = ["--dataset", "simulated", "--dataset_options", "num_subjects=120"], "simulated_hr"

@@ -8,18 +8,14 @@ A model is a folder or Hub id of an encoder, or a published size to start from r
 """
 
 import argparse
-import logging
 import re
 from pathlib import Path
 
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments, FinetuningArguments, TaskArguments, parse_arguments
-from cmssl_hf.training.command import run_stage
+from cmssl_hf.training.command import orderly_end, run_stage
 from cmssl_hf.training.finetuning import finetune
 from cmssl_hf.training.reports import spread_table
-
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -30,28 +26,29 @@ def main() -> None:
     parser.add_argument("--config", default=str(Path(__file__).parent / "configs" / "finetune.yaml"))
     parser.add_argument("--output_dir", default="runs/finetuning")
     options, flags = parser.parse_known_args()
-    tasks = [get_task(name) for name in options.tasks.split()]
     results: dict[tuple[str, str], list[dict]] = {}
-    for task in tasks:
-        for model in options.models.split():
-            for seed in options.seeds:
-                folder = Path(options.output_dir) / task.name / re.sub(r"[^\w.-]+", "_", model) / f"seed{seed}"
-                arguments = parse_arguments(
-                    (TaskArguments, DataArguments, FinetuningArguments),
-                    [
-                        options.config,
-                        *flags,
-                        *("--task", task.name, "--model_name_or_path", model, "--seed", str(seed)),
-                        *(
-                            "--output_dir",
-                            str(folder),
-                            "--summary_file",
-                            str(Path(options.output_dir) / "summary.csv"),
-                        ),
-                    ],
-                )
-                for row, metrics in (run_stage(finetune, *arguments) or {}).items():
-                    results.setdefault((task.name, row), []).append(metrics)
+    with orderly_end():
+        tasks = [get_task(name) for name in options.tasks.split()]
+        for task in tasks:
+            for model in options.models.split():
+                for seed in options.seeds:
+                    folder = Path(options.output_dir) / task.name / re.sub(r"[^\w.-]+", "_", model) / f"seed{seed}"
+                    arguments = parse_arguments(
+                        (TaskArguments, DataArguments, FinetuningArguments),
+                        [
+                            options.config,
+                            *flags,
+                            *("--task", task.name, "--model_name_or_path", model, "--seed", str(seed)),
+                            *(
+                                "--output_dir",
+                                str(folder),
+                                "--summary_file",
+                                str(Path(options.output_dir) / "summary.csv"),
+                            ),
+                        ],
+                    )
+                    for row, metrics in (run_stage(finetune, *arguments) or {}).items():
+                        results.setdefault((task.name, row), []).append(metrics)
     if results:
         print(spread_table(results))
 

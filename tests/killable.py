@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cmssl_hf.training import arguments as stage_arguments
 from cmssl_hf.training import checkpoints
-from cmssl_hf.training.command import run_stage
+from cmssl_hf.training.command import orderly_end, run_stage
 from cmssl_hf.training.encoder_pretraining import pretrain_encoder
 from cmssl_hf.training.finetuning import finetune
 from cmssl_hf.training.run_folder import RunFolder
@@ -115,7 +115,8 @@ def _run(stage: str, flags: list[str], log: str, moment, number: int, file_size_
     if moment is not None:
         _signal_at(TRAINERS[stage], *moment, number)
     try:
-        run_stage(run, *parsed)
+        with orderly_end():
+            run_stage(run, *parsed)
     finally:
         sys.stderr.flush()
 

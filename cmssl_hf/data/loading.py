@@ -1,10 +1,13 @@
 """Finding a dataset builder by name and loading what it prepares."""
 
 import ast
+import dataclasses
+import difflib
 import hashlib
 import importlib
 import os
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ def load_dataset(
         All splits as a `DatasetDict`, or the `Dataset` of `split`; their iterable forms if `streaming`.
 
     Raises:
-        ValueError: if there is no such dataset or configuration, or `data_dir` is not its release.
+        ValueError: if there is no such dataset, configuration or option, or `data_dir` is not its release.
         FileNotFoundError: if `data_dir` does not exist.
     """
     builder = load_dataset_builder(name, config_name, data_dir=data_dir, cache_dir=cache_dir, **builder_kwargs)
@@ -82,6 +85,7 @@ def load_dataset_builder(
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, SignalDatasetBuilder) and value.__module__ == module.__name__
     )
+    _check_options(name, builder_class.BUILDER_CONFIG_CLASS, builder_kwargs)
     if data_dir is not None:
         data_dir = str(Path(data_dir).expanduser().resolve())
     if cache_dir is not None:
@@ -93,6 +97,16 @@ def load_dataset_builder(
         hash=_fingerprint(Path(module.__file__), data_dir, cache_dir),
         **builder_kwargs,
     )
+
+
+def _check_options(name: str, config_class: type, options: Mapping[str, Any]) -> None:
+    inherited = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
+    known = sorted({field.name for field in dataclasses.fields(config_class)} - inherited)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"{name} has no option {option!r}; {hint}Its options are {', '.join(known)}.")
 
 
 def _fingerprint(builder_file: Path, data_dir: str | None, cache_dir: str | None) -> str:

@@ -1,11 +1,14 @@
 """Arguments of the three stages, and how a YAML file and flags become them."""
 
+import difflib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig, TrainingArguments
 
@@ -153,7 +156,14 @@ class StageArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        # Launched processes on a machine without accelerator find each other only if they are told that there is none.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and self.world_size == 1:
+            raise ValueError(
+                f"{os.environ['WORLD_SIZE']} processes were launched, but they are not connected: each would train by itself in"
+                " the same folder. On a machine with GPUs that are not to be used, give `--use_cpu true`."
+            )
         # On a CPU there is nothing to pin for, and torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 
@@ -239,7 +249,7 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
     files = []
     while arguments and not arguments[0].startswith("-"):
         files.append(Path(arguments.pop(0)))
-    parser = HfArgumentParser(dataclass_types)
+    parser = HfArgumentParser(dataclass_types, allow_abbrev=False)
     actions = {action.dest: action for action in parser._actions}
     for file in files:
         try:
@@ -256,7 +266,12 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
             parser.set_defaults(**{name: value})
             actions[name].required = False
     try:
-        return parser.parse_args_into_dataclasses(args=arguments)
+        *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
     # What YAML makes of a slip (nothing, infinity, a list) is compared and converted by transformers unchecked.
     except (TypeError, OverflowError, yaml.YAMLError) as error:
         raise ValueError(f"An argument has a value of the wrong kind: {error}") from error
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].lstrip("-"), actions, n=1)
+        hint = f" Did you mean --{near[0]}?" if near else ""
+        raise ValueError(f"There is no argument {unknown[0]}.{hint}")
+    return tuple(parsed)

@@ -1,27 +1,66 @@
-"""Running a stage as a command: logging, and an orderly end for every process."""
+"""Running stages as commands: arguments, logging, refusals in one line, and an orderly end for every process."""
 
+import contextlib
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from .arguments import parse_arguments
 from .divergence import DivergedError
 from .termination import RunTerminated
 
 
-_REFUSALS = (ValueError, OSError, DivergedError)
+_REFUSALS = (ValueError, OSError, StrictDataclassError, DivergedError)
+
+
+@contextlib.contextmanager
+def orderly_end() -> Iterator[None]:
+    """What is refused inside the block (bad data, arguments that do not fit, a folder that is taken) ends the process with a
+    message and exit code 1, without a traceback; SIGTERM and Ctrl-C end it with the exit codes that shells give to them."""
+    # Every process refuses, and the first one says so.
+    is_first = int(os.environ.get("RANK", 0)) == 0
+    try:
+        yield
+    except RunTerminated as termination:
+        logging.getLogger(__name__).warning("%s", termination)
+        sys.exit(128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).warning("Interrupted; the same command continues from the last checkpoint.")
+        sys.exit(128 + signal.SIGINT)
+    except _REFUSALS as error:
+        logging.getLogger(__name__).debug("refused", exc_info=True)
+        # A progress bar may stand on the line.
+        sys.exit(f"\nerror: {error}" if is_first else 1)
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def run_command(stage: Callable[..., dict], dataclass_types: Sequence[type]) -> tuple[tuple[Any, ...], dict | None]:
+    """Reads the command line and runs a stage.
+
+    Args:
+        stage: called with one instance of each dataclass.
+        dataclass_types: see `parse_arguments`; a `TrainingArguments` among them.
+
+    Returns:
+        The arguments, and the results on the main process (`None` on the others).
+    """
+    with orderly_end():
+        arguments = parse_arguments(dataclass_types)
+        return arguments, run_stage(stage, *arguments)
 
 
 def run_stage(stage: Callable[..., dict], *arguments: Any) -> dict | None:
-    """Runs a stage and returns its results on the main process, `None` on the others.
-
-    What a stage refuses (bad data, arguments that do not fit, a folder that is taken) ends the process with its message and
-    exit code 1, without a traceback; a run that SIGTERM ends has the exit code that shells give to it, 143.
+    """Runs a stage with logging and returns its results on the main process, `None` on the others.
 
     Args:
         stage: called with `arguments`.
@@ -29,25 +68,16 @@ def run_stage(stage: Callable[..., dict], *arguments: Any) -> dict | None:
     """
     training_arguments = next(a for a in arguments if isinstance(a, TrainingArguments))
     _log_to_stderr(training_arguments)
-    try:
-        results = stage(*arguments)
-    except RunTerminated as termination:
-        logging.getLogger(__name__).warning("%s", termination)
-        sys.exit(128 + signal.SIGTERM)
-    except _REFUSALS as error:
-        logging.getLogger(__name__).debug("refused", exc_info=True)
-        sys.exit(f"error: {error}")
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    results = stage(*arguments)
     return results if training_arguments.process_index == 0 else None
 
 
 def _log_to_stderr(arguments: TrainingArguments) -> None:
     level = arguments.get_process_log_level()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
     package_logger = logging.getLogger("cmssl_hf")
-    package_logger.addHandler(handler)
+    if not package_logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+        package_logger.addHandler(handler)
     package_logger.setLevel(level)
     transformers_logging.set_verbosity(level)

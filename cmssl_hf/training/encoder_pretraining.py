@@ -15,7 +15,7 @@ from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
 from .arguments import DataArguments, EncoderArguments, EncoderTrainingArguments
 from .provenance import describe_data, median_window_seconds, run_of_model
-from .run_folder import RunFolder, model_identity, training_identity
+from .run_folder import RunFolder, check_model_name, model_identity, training_identity
 from .stage_data import load_stage_data
 from .trainers import EncoderTrainer
 
@@ -85,6 +85,7 @@ def pretrain_encoder(
 
 
 def _load_tokenizer(name: str) -> CMSSLTokenizerModel:
+    check_model_name(name)
     config = AutoConfig.from_pretrained(name)
     if not isinstance(config, CMSSLTokenizerConfig):
         raise ValueError(f"`tokenizer` {name} holds a {config.model_type}, not a tokenizer of stage 1.")

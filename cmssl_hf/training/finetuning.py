@@ -18,7 +18,7 @@ from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
 from .arguments import DataArguments, FinetuningArguments, TaskArguments
 from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects, run_of_model
 from .reports import append_summary, save_predictions
-from .run_folder import RunFolder, model_identity, training_identity
+from .run_folder import RunFolder, check_model_name, model_identity, training_identity
 from .scoring import classical_predictions, constant_predictions, score
 from .stage_data import label_names, load_raw_data, load_stage_data
 from .trainers import FinetuningTrainer
@@ -161,6 +161,7 @@ def _pretrained_parts(
             do_band_pass=data_arguments.do_band_pass,
         )
     else:
+        check_model_name(name)
         config = AutoConfig.from_pretrained(name, **task_arguments.config_overrides)
         if not isinstance(config, CMSSLEncoderConfig):
             raise ValueError(f"`model_name_or_path` {name} holds a {config.model_type}, but an encoder is fine-tuned.")

@@ -53,6 +53,15 @@ def result_table(task: Task, results: Mapping[str, Mapping[str, float]]) -> str:
     return table.to_markdown(floatfmt=".3f")
 
 
+def verdict(task: Task, results: Mapping[str, Mapping[str, float]]) -> str:
+    """One sentence on which row is best by the task's metric, and what the rows without training are."""
+    metric = task.metric_for_best_model
+    best = (max if task.greater_is_better else min)(results, key=lambda row: results[row][metric])
+    others = {"constant": "always the same, from the training labels", task.classical_method: "classical, no training"}
+    notes = "; ".join(f"{row}: {others[row]}" for row in results if row in others)
+    return f"Best {metric}: {best} ({results[best][metric]:.3f}). {notes}."
+
+
 def spread_table(results: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> str:
     """Markdown table of `(task, row)` to the metrics of several seeds: mean, and standard deviation where there are several.
 

@@ -161,6 +161,25 @@ def read_run(folder: str | Path) -> dict[str, Any] | None:
     return run
 
 
+def check_model_name(name: str) -> None:
+    """Refuses what is meant to be a folder and is none, before it is looked for on the Hub.
+
+    Raises:
+        FileNotFoundError: if `name` is no folder with a model and cannot be a Hub id.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"The folder {name} holds no model: a finished run has a config.json.")
+        return
+    is_path = path.is_absolute() or len(path.parts) != 2 or path.parent.is_dir()
+    if is_path:
+        raise FileNotFoundError(
+            f"There is no folder {name}. A model is the folder of a finished run or a Hub id (`owner/name`); the published sizes"
+            " small, base and large start from random weights."
+        )
+
+
 def _differences(stored: Any, wanted: Any, name: str = ""):
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for key in sorted({*stored, *wanted}):
