@@ -153,11 +153,15 @@ def main(arguments: list[str] | None = None) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     results = {"machine": describe_machine(device, options.threads), "quick": options.quick}
     with tempfile.TemporaryDirectory(dir=options.scratch_dir) as scratch:
-        results["startup"] = measure_startup(options, Path(scratch))
-        results["data"] = measure_data(options, Path(scratch))
-        results["memory"] = measure_memory(options, device)
-        results["speed"] = measure_speed(options, device)
-    (output_dir / "performance_results.json").write_text(json.dumps(results, indent=1) + "\n")
+        for part, measured in (
+            ("startup", lambda: measure_startup(options, Path(scratch))),
+            ("data", lambda: measure_data(options, Path(scratch))),
+            ("memory", lambda: measure_memory(options, device)),
+            ("speed", lambda: measure_speed(options, device)),
+        ):
+            results[part] = measured()
+            # After each part, so that an interruption leaves what is done.
+            (output_dir / "performance_results.json").write_text(json.dumps(results, indent=1) + "\n")
     plot_throughput(results, output_dir / "throughput.png")
     plot_dataset_size(results, output_dir / "dataset_size.png")
     report = tables(results)

@@ -14,10 +14,12 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from cmssl_hf.models.cmssl.modeling_cmssl_layers import CMSSLLayer
 from cmssl_hf.training.arguments import (
     DataArguments,
+    StageArguments,
     TokenizerArguments,
     TokenizerTrainingArguments,
     parse_arguments,
@@ -134,6 +136,33 @@ def flags(output_dir, cache_dir, batch_size, **options):
         "report_to": "none",
     } | options
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+REPORT = """
+import sys
+from cmssl_hf.training.arguments import StageArguments
+
+arguments = StageArguments(output_dir=sys.argv[1], report_to="none")
+print(f"connected: {arguments.world_size} processes, {arguments.parallel_mode.value}", flush=True)
+"""
+
+
+def test_processes_of_the_cpu_config_are_connected_without_a_flag(tmp_path, monkeypatch):
+    # It would hide what a new machine does.
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    script = tmp_path / "report.py"
+    script.write_text(REPORT)
+    _, output = launch("accelerate.commands.launch", "--config_file", CONFIGS / "cpu_2.yaml", script, tmp_path / "run")
+    assert output.count("connected: 2 processes, distributed") == 2
+
+
+def test_processes_that_are_not_connected_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    # What transformers makes of a launcher that accelerate does not recognise.
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+    monkeypatch.setattr(StageArguments, "world_size", 1)
+    with pytest.raises(ValueError, match="2 processes were launched, but they are not connected"):
+        StageArguments(output_dir=str(tmp_path), report_to="none")
 
 
 def test_stage_1_by_accelerate_launch_is_that_of_one_process(tmp_path):
