@@ -89,7 +89,8 @@ def models(folder: str) -> dict:
     import cmssl_hf
 
     for name in cmssl_hf.__all__:
-        getattr(cmssl_hf, name)
+        if name.startswith("CMSSL"):
+            getattr(cmssl_hf, name)
     imported = time.perf_counter()
     if not Path(folder).exists():
         cmssl_hf.CMSSLEncoderModel(cmssl_hf.CMSSLEncoderConfig()).save_pretrained(folder)
