@@ -95,7 +95,7 @@ def test_sampling_rate_leaves_labels_alone(cache):
         ({"sampling_rate": -1.0}, "`seconds` and `sampling_rate` must be positive"),
         ({"stride_seconds": 0.0}, "`window_seconds` and `stride_seconds` must be positive"),
         ({"seconds_per_subject": 5}, "The train split of the simulation would be empty"),
-        ({"num_people": 3}, "doesn't have a 'num_people' key"),
+        ({"num_people": 3}, "simulated has no option 'num_people'"),
     ],
 )
 def test_impossible_options(tmp_path, options, message):
