@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
+from cmssl_hf.building.ecg_recordings import LEADS
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
-from cmssl_hf.dataset_builder import SignalDatasetBuilder
-from cmssl_hf.ecg_recordings import LEADS
 from cmssl_hf.signals import detect_pulse_peaks, detect_r_peaks, heart_rate_from_beats
 from cmssl_hf.tasks import TASKS
 

@@ -16,11 +16,11 @@ from cmssl_hf import (
     CMSSLFeatureExtractor,
     load_dataset,
 )
+from cmssl_hf.building.windows import reason_to_drop
 from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.features import extract_table, input_values_to_arrow
 from cmssl_hf.data.windows_dataset import WindowBatch, WindowsCollator
 from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
-from cmssl_hf.windows import reason_to_drop
 
 
 # The same inputs every time: a failure here is one that can be repeated.

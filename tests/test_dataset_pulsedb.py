@@ -12,9 +12,9 @@ from pulsedb_release import (
     write_subset_file,
 )
 
+from cmssl_hf.building.dataset_builder import DamagedRecordError
+from cmssl_hf.building.matlab import CellArray
 from cmssl_hf.data.loading import load_dataset, load_dataset_builder
-from cmssl_hf.dataset_builder import DamagedRecordError
-from cmssl_hf.matlab import CellArray
 
 
 SOURCE_DIGITS = {"mimic": "0", "vitaldb": "1"}

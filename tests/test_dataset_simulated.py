@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from cmssl_hf.building.simulation import draw_subject, simulate_recording
 from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.signals import detect_pulse_peaks, detect_r_peaks
-from cmssl_hf.simulation import draw_subject, simulate_recording
 
 
 FEW = {"num_subjects": 10, "seconds_per_subject": 60}

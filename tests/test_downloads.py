@@ -15,12 +15,12 @@ from test_dataset_physionet2017 import write_release
 from test_dataset_ppg_dalia import write_subject
 from test_dataset_uci_bp import write_fold
 
+from cmssl_hf.building.downloads import DownloadError, download, fetch_release
 from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.dataset_builders.csn.csn import Csn
 from cmssl_hf.dataset_builders.physionet2017.physionet2017 import Physionet2017
 from cmssl_hf.dataset_builders.ppg_dalia.ppg_dalia import PpgDalia
 from cmssl_hf.dataset_builders.uci_bp.uci_bp import UciBp
-from cmssl_hf.downloads import DownloadError, download, fetch_release
 
 
 class Server(ThreadingHTTPServer):

@@ -15,8 +15,8 @@ from tiny import encoder_config, tokenizer_config
 from transformers import AutoModel
 
 from cmssl_hf import CMSSLEncoderModel, CMSSLFeatureExtractor, CMSSLTokenizerModel
+from cmssl_hf.building.dataset_builder import SplitCounts
 from cmssl_hf.data.loading import load_dataset_builder
-from cmssl_hf.dataset_builder import SplitCounts
 from cmssl_hf.models.cmssl.convert_original_checkpoint import checkpoint_kind
 from cmssl_hf.models.cmssl.recordings_cmssl import read_recording
 from cmssl_hf.training.arguments import (

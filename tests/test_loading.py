@@ -101,7 +101,7 @@ def test_changed_data_are_prepared_anew(tmp_path, where):
 def test_changed_code_changes_the_fingerprint(tmp_path):
     builder, part = tmp_path / "mine.py", tmp_path / "part.py"
     part.write_text("x = 1\n")
-    builder.write_text("from cmssl_hf.windows import cut_windows\n")
+    builder.write_text("from cmssl_hf.building.windows import cut_windows\n")
     fingerprints = [_fingerprint(builder, None, None)]
     part.write_text("x = 2\n")
     fingerprints.append(_fingerprint(builder, None, None))

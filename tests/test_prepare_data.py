@@ -15,12 +15,17 @@ import pytest
 from pulsedb_release import copy_segment_file, simulated_segments, write_segment_file
 
 from cmssl_hf import CMSSLFeatureExtractor
+from cmssl_hf.building.dataset_builder import (
+    DamagedRecordError,
+    SignalDatasetBuilder,
+    SubjectSplitConfig,
+    pair_features,
+)
+from cmssl_hf.building.windows import usable_windows
 from cmssl_hf.data.features import extract_features
 from cmssl_hf.data.loading import load_dataset, load_dataset_builder
 from cmssl_hf.data.preparation import Preparation, channels_of
 from cmssl_hf.data.prepared import load_prepared, read_manifest
-from cmssl_hf.dataset_builder import DamagedRecordError, SignalDatasetBuilder, SubjectSplitConfig, pair_features
-from cmssl_hf.windows import usable_windows
 
 
 ROOT = Path(__file__).parents[1]

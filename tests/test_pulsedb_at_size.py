@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pulsedb_release import copy_segment_file, simulated_segments, write_segment_file, write_subset_file
 
+from cmssl_hf.building.dataset_builder import SplitCounts
 from cmssl_hf.data.loading import load_dataset_builder
 from cmssl_hf.data.prepared import read_manifest
-from cmssl_hf.dataset_builder import SplitCounts
 
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_data.py"

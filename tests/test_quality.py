@@ -5,9 +5,9 @@ import pytest
 from datasets import Dataset
 
 from cmssl_hf import CMSSLFeatureExtractor
+from cmssl_hf.building.simulation import draw_subject, simulate_recording
 from cmssl_hf.data.features import extract_features, without_issues
 from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
-from cmssl_hf.simulation import draw_subject, simulate_recording
 
 
 RATE = 125

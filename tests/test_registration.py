@@ -73,7 +73,7 @@ PathFinder.find_spec = classmethod(
 )
 import numpy as np
 import cmssl_hf
-import cmssl_hf.signals, cmssl_hf.windows, cmssl_hf.splits
+import cmssl_hf.signals, cmssl_hf.building.windows, cmssl_hf.building.splits
 
 assert cmssl_hf.signals.resample(np.arange(500.0), 500, 125).shape == (125,)
 try:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cmssl_hf.building.simulation import draw_subject, simulate_recording
 from cmssl_hf.signals import (
     PASS_BANDS,
     band_pass,
@@ -12,7 +13,6 @@ from cmssl_hf.signals import (
     resample,
     standardize,
 )
-from cmssl_hf.simulation import draw_subject, simulate_recording
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks, welch
 
-from cmssl_hf.simulation import RHYTHMS, draw_subject, simulate_recording
+from cmssl_hf.building.simulation import RHYTHMS, draw_subject, simulate_recording
 
 
 QUIET = {

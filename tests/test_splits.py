@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from cmssl_hf.splits import split_subjects
+from cmssl_hf.building.splits import split_subjects
 
 
 def published_split(subjects):

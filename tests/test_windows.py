@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmssl_hf.windows import (
+from cmssl_hf.building.windows import (
     DropCounter,
     cut_windows,
     longest_constant_run,

@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 
 import cmssl_hf
-from cmssl_hf.dataset_builder import SignalDatasetBuilder
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 
 
 _BUILDERS = "cmssl_hf.dataset_builders"

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import cmssl_hf
-from cmssl_hf.dataset_builder import SignalDatasetBuilder
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.tasks import TASKS
 
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
-from cmssl_hf.splits import SPLITS
+from cmssl_hf.building.splits import SPLITS
 
 from .features import INPUT_VALUES
 from .preparation import MANIFEST_FILE, PLAN_FILE

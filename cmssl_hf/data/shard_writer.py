@@ -13,8 +13,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmssl_hf.dataset_builder import SignalDatasetBuilder, SplitCounts
-from cmssl_hf.windows import DropCounter
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, SplitCounts
+from cmssl_hf.building.windows import DropCounter
 
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .features import QUALITY, columns_of_channels, extract_table

@@ -8,7 +8,7 @@ import pandas as pd
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..dataset_builder import SignalDatasetBuilder
+from ..building.dataset_builder import SignalDatasetBuilder
 from ..tasks import TASKS
 from .licences import hub_licence, may_be_passed_on
 

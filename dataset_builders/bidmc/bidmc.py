@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import wfdb
 
-from cmssl_hf.dataset_builder import (
+from cmssl_hf.building.dataset_builder import (
     DamagedRecordError,
     SignalDatasetBuilder,
     WindowedConfig,
@@ -18,7 +18,7 @@ from cmssl_hf.dataset_builder import (
     labelled_features,
     pair_features,
 )
-from cmssl_hf.windows import cut_windows, usable_windows, window_starts
+from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
 
 
 _CITATION = """\

@@ -12,9 +12,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from cmssl_hf.dataset_builder import DamagedRecordError, damaged_if_unreadable
-from cmssl_hf.ecg_recordings import EcgConfig, EcgRecordingBuilder, RecordSplitConfig, multi_hot, read_leads
-from cmssl_hf.windows import DropCounter
+from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.building.ecg_recordings import EcgConfig, EcgRecordingBuilder, RecordSplitConfig, multi_hot, read_leads
+from cmssl_hf.building.windows import DropCounter
 
 from .csn_codes import CODES, RHYTHM_GROUPS
 

@@ -7,8 +7,8 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from cmssl_hf.dataset_builder import DamagedRecordError, damaged_if_unreadable
-from cmssl_hf.ecg_recordings import EcgRecordingBuilder, RecordSplitConfig, read_leads
+from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.building.ecg_recordings import EcgRecordingBuilder, RecordSplitConfig, read_leads
 
 
 _CITATION = """\

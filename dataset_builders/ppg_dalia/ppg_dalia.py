@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 from scipy import signal as scipy_signal
 
-from cmssl_hf.dataset_builder import (
+from cmssl_hf.building.dataset_builder import (
     DamagedRecordError,
     SignalDatasetBuilder,
     WindowedConfig,
@@ -15,9 +15,9 @@ from cmssl_hf.dataset_builder import (
     labelled_features,
     pair_features,
 )
-from cmssl_hf.paper_protocol import PAPER_SAMPLES, PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.building.paper_protocol import PAPER_SAMPLES, PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
 from cmssl_hf.signals import resample
-from cmssl_hf.windows import cut_windows, usable_windows, window_starts
 
 from .numpy_pickle import load_numpy_pickle
 

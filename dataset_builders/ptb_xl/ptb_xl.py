@@ -8,9 +8,9 @@ from pathlib import Path
 import datasets
 import pandas as pd
 
-from cmssl_hf.dataset_builder import DamagedRecordError, damaged_if_unreadable
-from cmssl_hf.ecg_recordings import EcgConfig, EcgRecordingBuilder, multi_hot, read_leads
-from cmssl_hf.splits import SPLITS
+from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.building.ecg_recordings import EcgConfig, EcgRecordingBuilder, multi_hot, read_leads
+from cmssl_hf.building.splits import SPLITS
 
 
 _CITATION = """\

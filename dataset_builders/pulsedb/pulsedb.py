@@ -6,9 +6,14 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from cmssl_hf.dataset_builder import SignalDatasetBuilder, SubjectSplitConfig, labelled_features, pair_features
-from cmssl_hf.splits import split_subjects
-from cmssl_hf.windows import usable_windows
+from cmssl_hf.building.dataset_builder import (
+    SignalDatasetBuilder,
+    SubjectSplitConfig,
+    labelled_features,
+    pair_features,
+)
+from cmssl_hf.building.splits import split_subjects
+from cmssl_hf.building.windows import usable_windows
 
 from .pulsedb_files import SIGNAL_FIELDS, SegmentFile, SubsetSlice, read_info, subset_slices
 

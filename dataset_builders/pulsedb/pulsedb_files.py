@@ -10,8 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cmssl_hf.dataset_builder import DamagedRecordError, damaged_if_unreadable
-from cmssl_hf.matlab import CellArray, read_elements
+from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.building.matlab import CellArray, read_elements
 
 
 logger = logging.getLogger(__name__)

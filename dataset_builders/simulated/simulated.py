@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 
-from cmssl_hf.dataset_builder import SignalDatasetBuilder, WindowedConfig, labelled_features, pair_features
-from cmssl_hf.simulation import RHYTHMS, SimulatedRecording, draw_subject, simulate_recording
-from cmssl_hf.windows import cut_windows, usable_windows, window_starts
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, labelled_features, pair_features
+from cmssl_hf.building.simulation import RHYTHMS, SimulatedRecording, draw_subject, simulate_recording
+from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
 
 
 @dataclass

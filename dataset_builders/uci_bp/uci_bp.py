@@ -6,16 +6,16 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from cmssl_hf.dataset_builder import (
+from cmssl_hf.building.dataset_builder import (
     DamagedRecordError,
     SignalBuilderConfig,
     SignalDatasetBuilder,
     damaged_if_unreadable,
     labelled_features,
 )
-from cmssl_hf.matlab_5 import read_variables
-from cmssl_hf.paper_protocol import PAPER_SAMPLING_RATE, stretch
-from cmssl_hf.windows import usable_windows
+from cmssl_hf.building.matlab_5 import read_variables
+from cmssl_hf.building.paper_protocol import PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.building.windows import usable_windows
 
 
 _CITATION = """\

@@ -9,15 +9,15 @@ import datasets
 import numpy as np
 import wfdb
 
-from cmssl_hf.dataset_builder import (
+from cmssl_hf.building.dataset_builder import (
     DamagedRecordError,
     SignalDatasetBuilder,
     WindowedConfig,
     damaged_if_unreadable,
     pair_features,
 )
+from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
 from cmssl_hf.signals import CHANNEL_PATTERNS, first_match, resample
-from cmssl_hf.windows import cut_windows, usable_windows, window_starts
 
 
 # Recordings may last for days; this much of one is in memory at a time.

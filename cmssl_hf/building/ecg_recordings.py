@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 import wfdb
 
-from cmssl_hf.dataset_builder import (
+from cmssl_hf.building.dataset_builder import (
     DamagedRecordError,
     SignalBuilderConfig,
     SignalDatasetBuilder,
     damaged_if_unreadable,
     labelled_features,
 )
-from cmssl_hf.paper_protocol import PAPER_SAMPLING_RATE, stretch
-from cmssl_hf.splits import SPLITS
-from cmssl_hf.windows import DropCounter
+from cmssl_hf.building.paper_protocol import PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.building.splits import SPLITS
+from cmssl_hf.building.windows import DropCounter
 
 
 #: The leads of a 12-lead ECG in their usual order.

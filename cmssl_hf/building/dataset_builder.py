@@ -40,9 +40,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from cmssl_hf.downloads import fetch_release
-from cmssl_hf.splits import SPLITS, split_subjects
-from cmssl_hf.windows import DropCounter
+from cmssl_hf.building.downloads import fetch_release
+from cmssl_hf.building.splits import SPLITS, split_subjects
+from cmssl_hf.building.windows import DropCounter
 
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .models.cmssl.signal_processing_cmssl import (
+from ..models.cmssl.signal_processing_cmssl import (
     FLAT_TOLERANCE,
     LONGEST_FLAT_SHARE,
     longest_constant_run,

@@ -1,0 +1,1 @@
+"""What the dataset builders share: reading releases, cutting windows, splitting subjects, simulating recordings."""
