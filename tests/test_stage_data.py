@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import wfdb
 from transformers import TrainingArguments
 
 from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.data.loading import load_dataset_builder
 from cmssl_hf.data.preparation import Preparation
 from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.provenance import describe_data, subjects_seen
 from cmssl_hf.training.stage_data import load_stage_data
 
 
@@ -58,3 +60,50 @@ def test_prepared_folder_of_other_channels_is_refused(prepared_dir, tmp_path):
 def test_folder_without_preparation_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no prepared dataset"):
         DataArguments(prepared_dir=str(tmp_path))
+
+
+@pytest.fixture
+def two_datasets(tmp_path):
+    """Arguments of a simulated dataset with a folder of WFDB records beside it."""
+    folder = tmp_path / "wfdb"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(10):
+        wfdb.wrsamp(
+            f"r{number}",
+            fs=125,
+            units=["mV", "NU"],
+            sig_name=["II", "PLETH"],
+            p_signal=generator.standard_normal((125 * 30, 2)).cumsum(0),
+            fmt=["16", "16"],
+            write_dir=str(folder),
+        )
+    return DataArguments(
+        dataset="simulated",
+        dataset_config="pairs",
+        dataset_options=OPTIONS,
+        additional_data=[f"wfdb_pairs={folder}"],
+        cache_dir=str(tmp_path / "cache"),
+    )
+
+
+def test_additional_data_join_split_by_split(two_datasets, tmp_path):
+    training_arguments = TrainingArguments(output_dir=str(tmp_path / "run"), report_to="none")
+    splits = ("train", "validation")
+    dataset = load_stage_data(two_datasets, CMSSLFeatureExtractor(channels=("ecg", "ppg")), training_arguments, splits)
+    # 8 of 10 people of each, 4 windows of 10 s in 40 s and 3 in 30 s.
+    assert dataset["train"]["dataset"][:] == ["simulated"] * 32 + ["wfdb_pairs"] * 24
+    assert dataset["validation"]["dataset"][:] == ["simulated"] * 4 + ["wfdb_pairs"] * 3
+    description = describe_data(dataset, two_datasets)
+    assert len(description["splits"]["train"]["subjects"]) == 8
+    (additional,) = description["additional"]
+    assert additional["splits"]["train"]["num_windows"] == 24
+    seen = subjects_seen({"identity": {"data": description}})
+    assert len(seen) == 18
+    assert {dataset for dataset, _ in seen} == {"simulated", "wfdb_pairs"}
+    assert ("wfdb_pairs", additional["splits"]["validation"]["subjects"][0]) in seen
+
+
+def test_additional_data_need_a_name_and_a_folder():
+    with pytest.raises(ValueError, match="takes `name=folder`, but got 'wfdb_pairs'"):
+        DataArguments(dataset="simulated", additional_data=["wfdb_pairs"])

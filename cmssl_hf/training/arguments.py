@@ -34,6 +34,13 @@ class DataArguments:
     dataset_options: dict | str | None = field(
         default=None, metadata={"help": "Options of the dataset, e.g. `num_subjects=40,stride_seconds=5`."}
     )
+    additional_data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Further datasets for pre-training, `name=folder` each, read in the same configuration: their subjects"
+            " join those of `dataset`, split by split."
+        },
+    )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the data."})
     exclude_issues: list[str] = field(
         default_factory=list,
@@ -45,6 +52,9 @@ class DataArguments:
 
     def __post_init__(self):
         self.dataset_options = parse_options(self.dataset_options)
+        for entry in self.additional_data:
+            if not all(entry.partition("=")):
+                raise ValueError(f"`additional_data` takes `name=folder`, but got {entry!r}.")
         if self.prepared_dir is not None:
             settings = read_manifest(self.prepared_dir)["settings"]
             self.dataset, self.dataset_config = settings["dataset"], settings["config_name"]

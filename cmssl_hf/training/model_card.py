@@ -136,7 +136,9 @@ def model_card(run: dict[str, Any], name: str) -> ModelCard:
 def _chain(run: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     """Data descriptions of a run and of the runs it builds on, the latest first, each tagged with its stage."""
     while run is not None:
-        yield {**run["identity"]["data"], "stage": run["identity"]["stage"]}
+        data = run["identity"]["data"]
+        for part in (data, *data.get("additional", [])):
+            yield {**part, "stage": run["identity"]["stage"]}
         run = run.get("builds_on")
 
 

@@ -15,20 +15,41 @@ from .run_folder import RUN_FILE, read_run
 
 
 def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, Any]:
-    """What a run records of its data: name, configuration, options, and per split fingerprint, size and subjects."""
-    return {
+    """What a run records of its data: name, configuration, options, and per split fingerprint, size and subjects; the same
+    again under `additional` for each dataset of `additional_data`."""
+    additional = [entry.partition("=")[0] for entry in arguments.additional_data]
+    description = {
         "dataset": arguments.dataset,
         "config": arguments.dataset_config,
         "options": arguments.dataset_options,
-        "splits": {
-            split: {
-                "fingerprint": rows._fingerprint,
-                "num_windows": len(rows),
-                "subjects": sorted(rows.unique("subject_id")),
-            }
-            for split, rows in dataset.items()
-        },
+        "splits": _describe_splits(dataset, arguments.dataset if additional else None),
     }
+    if additional:
+        description["additional"] = [
+            {
+                "dataset": name,
+                "config": arguments.dataset_config,
+                "options": {},
+                "splits": _describe_splits(dataset, name),
+            }
+            for name in additional
+        ]
+    return description
+
+
+def _describe_splits(dataset: DatasetDict, member: str | None) -> dict[str, dict[str, Any]]:
+    """Per split fingerprint, size and subjects of the rows that come from the dataset `member`, or of all."""
+    description = {}
+    for split, rows in dataset.items():
+        columns = rows.select_columns(["subject_id"] if member is None else ["subject_id", "dataset"]).to_pandas()
+        if member is not None:
+            columns = columns[columns["dataset"] == member]
+        description[split] = {
+            "fingerprint": rows._fingerprint,
+            "num_windows": len(columns),
+            "subjects": sorted(columns["subject_id"].unique()),
+        }
+    return description
 
 
 def median_window_seconds(rows: Dataset, sampling_rate: float, num_sampled: int = 1000) -> float:
@@ -55,9 +76,10 @@ def subjects_seen(run: dict[str, Any] | None) -> set[tuple[str, str]]:
     seen = set()
     while run is not None:
         data = run["identity"]["data"]
-        for split in ("train", "validation"):
-            members = data["splits"].get(split, {}).get("subjects", [])
-            seen.update((data["dataset"], subject) for subject in members)
+        for part in (data, *data.get("additional", [])):
+            for split in ("train", "validation"):
+                members = part["splits"].get(split, {}).get("subjects", [])
+                seen.update((part["dataset"], subject) for subject in members)
         run = run.get("builds_on")
     return seen
 

@@ -1,9 +1,10 @@
 """Loading a stage's data: released windows to `input_values`, once for all processes of a machine."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets
 from transformers import TrainingArguments
 
 from ..data.features import extract_features, without_issues
@@ -49,33 +50,72 @@ def load_stage_data(
     """The named splits of a dataset as `input_values`; the main process of each machine prepares, the others read its cache.
     Only the training windows can be chosen by their quality: people are measured on what they recorded.
 
+    With `additional_data` the rows of all datasets follow each other, and a column `dataset` says where each comes from.
+
     Raises:
         ValueError: if the dataset cannot be read with this feature extractor, lacks a split, or two splits share a subject.
     """
     with training_arguments.main_process_first(desc="preparing the data"):
-        if data_arguments.prepared_dir is not None:
-            dataset = _load_prepared(data_arguments, feature_extractor)
-        else:
-            dataset = load_raw_data(data_arguments)
-        missing = [split for split in splits if split not in dataset]
-        if missing:
-            raise ValueError(
-                f"{data_arguments.dataset} has no {' and no '.join(missing)} split; it has {', '.join(dataset)}."
-            )
-        _refuse_shared_subjects(dataset)
-        dataset = DatasetDict({split: dataset[split] for split in splits})
-        if data_arguments.prepared_dir is None:
-            dataset = DatasetDict(
-                {
-                    split: extract_features(rows, feature_extractor, num_proc=data_arguments.num_proc)
-                    for split, rows in dataset.items()
-                }
-            )
+        dataset = _load_splits(data_arguments, feature_extractor, splits)
+        if data_arguments.additional_data:
+            members = {data_arguments.dataset: dataset}
+            for entry in data_arguments.additional_data:
+                name, _, folder = entry.partition("=")
+                if name in members:
+                    raise ValueError(f"`additional_data` names {name} a second time.")
+                arguments = replace(
+                    data_arguments,
+                    dataset=name,
+                    data_dir=folder,
+                    dataset_options={},
+                    prepared_dir=None,
+                    additional_data=[],
+                )
+                members[name] = _load_splits(arguments, feature_extractor, splits)
+            dataset = DatasetDict({split: _concatenate(members, split) for split in splits})
         if data_arguments.exclude_issues:
             kept = without_issues(dataset["train"], data_arguments.exclude_issues)
             logger.info("%d of %d training windows are good enough.", len(kept), len(dataset["train"]))
             dataset["train"] = kept
         return dataset
+
+
+def _load_splits(
+    data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor, splits: Sequence[str]
+) -> DatasetDict:
+    if data_arguments.prepared_dir is not None:
+        dataset = _load_prepared(data_arguments, feature_extractor)
+    else:
+        dataset = load_raw_data(data_arguments)
+    missing = [split for split in splits if split not in dataset]
+    if missing:
+        raise ValueError(
+            f"{data_arguments.dataset} has no {' and no '.join(missing)} split; it has {', '.join(dataset)}."
+        )
+    _refuse_shared_subjects(dataset)
+    dataset = DatasetDict({split: dataset[split] for split in splits})
+    if data_arguments.prepared_dir is not None:
+        return dataset
+    return DatasetDict(
+        {
+            split: extract_features(rows, feature_extractor, num_proc=data_arguments.num_proc)
+            for split, rows in dataset.items()
+        }
+    )
+
+
+def _concatenate(members: Mapping[str, DatasetDict], split: str) -> Dataset:
+    """The rows of one split of all datasets, with the columns that they share and one that names the dataset."""
+    rows = {name: dataset[split] for name, dataset in members.items()}
+    shared = set.intersection(*(set(part.column_names) for part in rows.values()))
+    return concatenate_datasets(
+        [
+            part.select_columns([column for column in part.column_names if column in shared]).add_column(
+                "dataset", [name] * len(part), feature=Value("string")
+            )
+            for name, part in rows.items()
+        ]
+    )
 
 
 def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor) -> DatasetDict:
