@@ -212,7 +212,7 @@ class TestErrors:
         shutil.copytree(small_release, folder)
         content = (folder / file).read_bytes()
         (folder / file).write_bytes(content[: len(content) // 2] if file.endswith("dat") else b"")
-        with pytest.raises(ValueError, match=r"bidmc02\.(hea|breath) (cannot be read|has no breaths)"):
+        with pytest.raises(ValueError, match=r"bidmc02n?\.(hea|breath) (cannot be read|has no breaths)"):
             load_dataset("bidmc", "rr", data_dir=folder, cache_dir=tmp_path, num_proc=num_proc)
 
     def test_damaged_recordings_within_the_allowed_share_are_reported(self, small_release, tmp_path):

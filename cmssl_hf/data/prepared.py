@@ -65,6 +65,9 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         )
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     files = {file: size for split in manifest["splits"].values() for file, size in split["files"].items()}
+    for file in files:
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise ValueError(f"{folder / MANIFEST_FILE} names the shard {file!r}, which leads out of the folder.")
     wrong = [file for file, size in files.items() if _size(folder / file) != size]
     if wrong:
         raise ValueError(

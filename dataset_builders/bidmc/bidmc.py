@@ -19,6 +19,7 @@ from cmssl_hf.building.dataset_builder import (
     pair_features,
 )
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
+from cmssl_hf.models.cmssl.recordings_cmssl import refuse_paths_in_header
 
 
 _CITATION = """\
@@ -165,8 +166,7 @@ def respiratory_rates(breaths: np.ndarray, starts: np.ndarray, window: int, by_i
 
 def _read_wfdb(header: Path) -> Recording:
     record = header.with_suffix("")
-    signals = wfdb.rdrecord(str(record))
-    numerics = wfdb.rdrecord(f"{record}n")
+    signals, numerics = _read_wfdb_signals(header), _read_wfdb_signals(header.with_name(f"{record.name}n.hea"))
     comment = " ".join(signals.comments)
     channels = {name.strip(" ,"): values for name, values in zip(signals.sig_name, signals.p_signal.T)}
     rates = {name.strip(" ,"): values for name, values in zip(numerics.sig_name, numerics.p_signal.T)}
@@ -180,6 +180,12 @@ def _read_wfdb(header: Path) -> Recording:
         age=_field(comment, r"<age>:\s*(\w+)"),
         sex=_field(comment, r"<sex>:\s*(\w)"),
     )
+
+
+def _read_wfdb_signals(header: Path) -> wfdb.Record:
+    with damaged_if_unreadable(header):
+        refuse_paths_in_header(header)
+        return wfdb.rdrecord(str(header.with_suffix("")))
 
 
 def _read_csv(path: Path) -> Recording:

@@ -176,6 +176,9 @@ def _read_database(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
         table = table[["ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]]
         table["scp_codes"] = table["scp_codes"].map(ast.literal_eval)
+    for name in [*table["filename_lr"], *table["filename_hr"]]:
+        if isinstance(name, str) and (Path(name).is_absolute() or ".." in Path(name).parts):
+            raise DamagedRecordError(f"{path}: the recording {name!r} leads out of the folder.")
     if not table["strat_fold"].isin(_SPLIT_OF_FOLD).all():
         raise DamagedRecordError(f"{path} has folds other than 1 to 10.")
     return table

@@ -17,6 +17,7 @@ from cmssl_hf.building.dataset_builder import (
     pair_features,
 )
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
+from cmssl_hf.models.cmssl.recordings_cmssl import refuse_paths_in_header
 from cmssl_hf.signals import CHANNEL_PATTERNS, first_match, resample
 
 
@@ -74,7 +75,7 @@ class WfdbPairs(SignalDatasetBuilder):
 
     def _list_records(self, dl_manager):
         folder = self.release_folder(dl_manager)
-        headers = {path: _read_header(path) for path in sorted(folder.rglob("*.hea"))}
+        headers = {path: _read_header_if_whole(path) for path in sorted(folder.rglob("*.hea"))}
         if not headers:
             raise self.not_the_release(folder, "it holds no WFDB headers (*.hea)")
         parts = {
@@ -135,8 +136,7 @@ class WfdbPairs(SignalDatasetBuilder):
         return first_match(names, self.config.ecg_patterns), first_match(names, self.config.ppg_patterns)
 
     def _record_tables(self, record, counter):
-        with damaged_if_unreadable(record.path):
-            header = wfdb.rdheader(record.path.removesuffix(".hea"))
+        header = _read_header(Path(record.path))
         if not header.sig_len:
             raise DamagedRecordError(f"{record.path} does not state the number of samples.")
         channels = self._channels(header)
@@ -169,10 +169,15 @@ class WfdbPairs(SignalDatasetBuilder):
             )
 
 
-def _read_header(path: Path) -> wfdb.Record | wfdb.MultiRecord | None:
+def _read_header(path: Path) -> wfdb.Record | wfdb.MultiRecord:
+    with damaged_if_unreadable(path):
+        refuse_paths_in_header(path)
+        return wfdb.rdheader(str(path.with_suffix("")))
+
+
+def _read_header_if_whole(path: Path) -> wfdb.Record | wfdb.MultiRecord | None:
     try:
-        with damaged_if_unreadable(path):
-            return wfdb.rdheader(str(path.with_suffix("")))
+        return _read_header(path)
     except DamagedRecordError:
         return None
 

@@ -59,6 +59,23 @@ def first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
     return None
 
 
+def refuse_paths_in_header(header: str | os.PathLike) -> None:
+    """Refuses a WFDB header that names files in other folders: a name is metadata, which anyone may have written.
+
+    Args:
+        header: the `.hea` file.
+
+    Raises:
+        ValueError: if a signal or segment is not a plain name.
+    """
+    # Read as wfdb reads it: what it leaves out cannot hide a path.
+    lines = [line.strip() for line in Path(header).read_text(encoding="ascii", errors="ignore").splitlines()]
+    for line in [line for line in lines if line and not line.startswith("#")][1:]:
+        name = line.split()[0]
+        if "/" in name or "\\" in name or name in (".", ".."):
+            raise ValueError(f"it names the file {name!r}: only files beside a header are read.")
+
+
 def read_recording(
     source: Any,
     channels: Sequence[str],
@@ -195,6 +212,7 @@ def _from_wfdb(
     if not header.is_file():
         raise FileNotFoundError(f"There is no WFDB header {header}, and {path.name} does not end in `.csv`.")
     try:
+        refuse_paths_in_header(header)
         record = wfdb.rdrecord(str(header.with_suffix("")), smooth_frames=False)
         # A signal without a description has no name.
         names, samples = [name or "" for name in record.sig_name], list(record.e_p_signal)
@@ -209,4 +227,4 @@ def _from_wfdb(
     return Recording(str(header.with_suffix("")), signals, rates)
 
 
-__all__ = ["CHANNEL_PATTERNS", "Recording", "first_match", "read_recording"]
+__all__ = ["CHANNEL_PATTERNS", "Recording", "first_match", "read_recording", "refuse_paths_in_header"]
