@@ -207,8 +207,17 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         classifier_head (`"mlp"` or `"linear"`, *optional*, defaults to `"mlp"`):
             Head of [`CMSSLEncoderForSequenceClassification`]. `"mlp"` is the published `Linear(E, E/2) -> GELU -> Linear`,
             which the published code uses for "linear probing" too; `"linear"` is one linear layer.
+        pooling (`"mean"`, `"max"`, `"mean_std"`, `"attention"` or `"spectrum"`, *optional*, defaults to `"mean"`):
+            What the head sees of the patches: their mean (published), maximum, mean and standard deviation, a learnt
+            weighted mean, or how strongly a few learnt projections of them vary at 0.08-0.70 Hz, which is meant for
+            respiratory rates from windows of 30 s or longer.
+        num_pooled_rhythms (`int`, *optional*, defaults to 8):
+            Number of projections of `pooling="spectrum"`.
         regression_loss (`"mse"` or `"huber"`, *optional*, defaults to `"mse"`):
             Loss on the standardised labels when `problem_type="regression"`.
+        huber_delta (`float`, *optional*, defaults to 1.0):
+            Where `"huber"` turns from squared to absolute error, in standard deviations of the labels. A small one learns
+            the median of the labels, which is what the mean absolute error rewards.
         label_mean (`float` or `tuple[float, ...]`, *optional*):
             Mean of each regression label over the training set, in physical units; one number serves all labels.
         label_std (`float` or `tuple[float, ...]`, *optional*):
@@ -237,7 +246,10 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.03
     classifier_head: Literal["mlp", "linear"] = "mlp"
+    pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
+    num_pooled_rhythms: int = 8
     regression_loss: Literal["mse", "huber"] = "mse"
+    huber_delta: float | int = 1.0
     label_mean: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_unit: str | None = None
@@ -266,6 +278,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             values = getattr(self, name)
             if isinstance(values, (list, tuple)) and len(values) != self.num_labels:
                 raise ValueError(f"`{name}` must hold one value per label ({self.num_labels}), but is {values}.")
+        if not self.huber_delta > 0:
+            raise ValueError(f"`huber_delta` must be positive, but is {self.huber_delta}.")
         deviations = self.label_std if isinstance(self.label_std, (list, tuple)) else [self.label_std]
         if any(value is not None and not value > 0 for value in deviations):
             raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")

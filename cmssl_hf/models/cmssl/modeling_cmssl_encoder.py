@@ -26,6 +26,7 @@ from .modeling_cmssl_layers import (
     patch_signals,
     sinusoidal_positions,
 )
+from .modeling_cmssl_pooling import CMSSLPooling
 
 
 class CMSSLEncoderPreTrainedModel(RunRecordMixin, PreTrainedModel):
@@ -146,19 +147,21 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
 
 
 class CMSSLClassificationHead(nn.Module):
-    """Pooled features `(batch, hidden_size)` to `(batch, num_labels)`."""
+    """Hidden states `(batch, num_patches, hidden_size)`, pooled over the real patches, to `(batch, num_labels)`."""
 
     def __init__(self, config: CMSSLEncoderConfig):
         super().__init__()
+        self.pooling = CMSSLPooling(config)
         self.dense = None
-        input_size = config.hidden_size
+        input_size = self.pooling.output_size
         if config.classifier_head == "mlp":
-            self.dense = nn.Linear(config.hidden_size, config.hidden_size // 2)
+            self.dense = nn.Linear(input_size, config.hidden_size // 2)
             self.activation = ACT2FN["gelu"]
             input_size = config.hidden_size // 2
         self.out_proj = nn.Linear(input_size, config.num_labels)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, real_patches: torch.Tensor | None = None) -> torch.Tensor:
+        features = self.pooling(hidden_states, real_patches)
         if self.dense is not None:
             features = self.activation(self.dense(features))
         return self.out_proj(features)
@@ -166,7 +169,7 @@ class CMSSLClassificationHead(nn.Module):
 
 class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     """
-    Encoder with a head on the mean over patches (stage 3): regression with one or several outputs, multi-class or
+    Encoder with a head on its pooled patches (stage 3): regression with one or several outputs, multi-class or
     multi-label classification, by `config.problem_type`.
 
     Regression is learnt on standardised labels; `config.label_mean` and `config.label_std` turn the outputs back, so that
@@ -216,7 +219,8 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
             `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units.
         """
         outputs = self.encoder(input_values, attention_mask, **kwargs)
-        logits = self.classifier(outputs.pooler_output)
+        real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
+        logits = self.classifier(outputs.last_hidden_state, real)
         loss = None if labels is None else self._loss(logits.float(), labels)
         return SequenceClassifierOutput(
             loss=loss,
@@ -242,7 +246,9 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
             return nn.functional.binary_cross_entropy_with_logits(logits, labels)
         labels = (labels - self._label_mean(logits)) / self._label_std(logits)
         if self.config.regression_loss == "huber":
-            return nn.functional.huber_loss(logits, labels)
+            # Divided by delta, so that the slope far from the label, and with it the useful learning rate, stays 1.
+            delta = self.config.huber_delta
+            return nn.functional.huber_loss(logits, labels, delta=delta) / delta
         return nn.functional.mse_loss(logits, labels)
 
     def _label_mean(self, like: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,80 @@
+"""From the hidden states of patches to one vector per window, for the head of stage 3."""
+
+import math
+
+import torch
+from torch import nn
+
+from .configuration_cmssl import CMSSLEncoderConfig
+
+
+#: Frequencies in Hz of `pooling="spectrum"`: 5 to 42 cycles per minute, where breathing is searched for.
+SPECTRUM_BAND = (0.08, 0.70)
+SPECTRUM_STEP = 0.01
+
+
+class CMSSLPooling(nn.Module):
+    """Pools `(batch, num_patches, hidden_size)` over the real patches, as `config.pooling` says."""
+
+    def __init__(self, config: CMSSLEncoderConfig):
+        super().__init__()
+        self.kind = config.pooling
+        self.patch_seconds = config.patch_size / config.sampling_rate
+        self.output_size = config.hidden_size
+        if self.kind == "mean_std":
+            self.output_size = 2 * config.hidden_size
+        elif self.kind == "attention":
+            self.query = nn.Linear(config.hidden_size, 1)
+        elif self.kind == "spectrum":
+            self.rhythms = nn.Linear(config.hidden_size, config.num_pooled_rhythms)
+            self.output_size = config.num_pooled_rhythms * len(spectrum_frequencies())
+
+    def forward(self, hidden_states: torch.Tensor, real_patches: torch.Tensor | None) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: `(batch, num_patches, hidden_size)`.
+            real_patches: boolean `(batch, num_patches)`, or `None` where all are real.
+
+        Returns:
+            `(batch, output_size)`.
+        """
+        if real_patches is None:
+            real_patches = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
+        real = real_patches[..., None]
+        number = real.sum(1).clamp(min=1).to(hidden_states.dtype)
+        if self.kind == "max":
+            return hidden_states.masked_fill(~real, torch.finfo(hidden_states.dtype).min).amax(1)
+        if self.kind == "attention":
+            scores = self.query(hidden_states).masked_fill(~real, torch.finfo(hidden_states.dtype).min)
+            return (scores.softmax(1) * hidden_states).sum(1)
+        if self.kind == "spectrum":
+            return self._spectrum(hidden_states, real, number)
+        mean = (hidden_states * real).sum(1) / number
+        if self.kind == "mean":
+            return mean
+        variance = ((hidden_states - mean[:, None]) ** 2 * real).sum(1) / number
+        # The gradient of a root is infinite at zero.
+        return torch.cat((mean, (variance + 1e-6).sqrt()), dim=-1)
+
+    def _spectrum(self, hidden_states: torch.Tensor, real: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+        """Log shares of the power at `spectrum_frequencies()` in a few learnt projections, under a Hann window over the real
+        patches; cycles per second whatever the length of the window."""
+        # Half precision cannot hold squares and their shares.
+        series = self.rhythms(hidden_states).float()
+        number = number.float()
+        series = (series - (series * real).sum(1, keepdim=True) / number[:, None]) * real
+        index = torch.arange(series.shape[1], device=series.device, dtype=torch.float32)
+        hann = (math.pi * (index + 0.5) / number).sin() ** 2
+        series = series * hann[..., None]
+        frequencies = series.new_tensor(spectrum_frequencies())
+        phase = 2 * math.pi * self.patch_seconds * index[:, None] * frequencies
+        parts = [torch.einsum("bnk,nf->bkf", series, wave) for wave in (phase.cos(), phase.sin())]
+        power = parts[0] ** 2 + parts[1] ** 2
+        share = power / (power.sum(-1, keepdim=True) + 1e-6)
+        return (share + 1e-3).log().flatten(1).to(hidden_states.dtype)
+
+
+def spectrum_frequencies() -> list[float]:
+    """The frequencies in Hz that `pooling="spectrum"` looks at."""
+    low, high = SPECTRUM_BAND
+    return [low + SPECTRUM_STEP * step for step in range(round((high - low) / SPECTRUM_STEP) + 1)]
