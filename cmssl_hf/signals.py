@@ -16,6 +16,7 @@ __all__ = [
     "CHANNEL_PATTERNS",
     "PASS_BANDS",
     "band_pass",
+    "detect_pulse_onsets",
     "detect_pulse_peaks",
     "detect_r_peaks",
     "first_match",
@@ -38,6 +39,32 @@ def detect_pulse_peaks(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
     filtered = standardize(band_pass(ppg, sampling_rate, PASS_BANDS["ppg"]))
     distance = max(1, round(0.33 * sampling_rate))
     return scipy_signal.find_peaks(filtered, distance=distance, prominence=0.5)[0]
+
+
+def detect_pulse_onsets(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """Onsets (feet) of the pulses of a PPG: before each systolic peak, where the tangent of the steepest upstroke meets the
+    level of the preceding minimum (Kazanavicius et al. 2005, "intersecting tangents").
+
+    Args:
+        ppg: array of shape `(samples,)`.
+        sampling_rate: rate in Hz.
+
+    Returns:
+        Positions in samples, with fractions, increasing. A pulse whose minimum may lie before the window has none.
+    """
+    filtered = band_pass(ppg, sampling_rate, PASS_BANDS["ppg"])
+    slope = np.gradient(filtered)
+    reach = round(0.5 * sampling_rate)
+    onsets = []
+    previous = 0
+    for peak in detect_pulse_peaks(ppg, sampling_rate):
+        start = max(previous, peak - reach)
+        foot = start + int(np.argmin(filtered[start : peak + 1]))
+        steepest = foot + int(np.argmax(slope[foot : peak + 1]))
+        if foot > start and slope[steepest] > 0:
+            onsets.append(steepest - (filtered[steepest] - filtered[foot]) / slope[steepest])
+        previous = peak
+    return np.asarray(onsets, dtype=np.float64)
 
 
 def detect_r_peaks(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:

@@ -193,6 +193,15 @@ class TokenizerTrainingArguments(StageArguments):
         metadata={"help": "Training windows for k-means; 0 leaves the codebook at random (published default)."},
     )
     kmeans_iterations: int = field(default=10, metadata={"help": "Iterations of k-means."})
+    revival_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Every so many steps codes that are hardly used move onto latents of the batch; 0: never (published)."
+        },
+    )
+    revival_usage: float = field(
+        default=0.03, metadata={"help": "A code used less than this share of the mean is hardly used."}
+    )
     perplexity_floor: float = field(
         default=0.01,
         metadata={"help": "Warn when the perplexity of the codes in use is below this share of the codebook."},

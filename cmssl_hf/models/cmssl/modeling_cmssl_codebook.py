@@ -67,6 +67,13 @@ class CMSSLCodebook(nn.Module):
         self.weight.copy_(torch.where(norms > _SMALLEST_SUM, self.vector_sum / norms, self.weight))
 
     @torch.no_grad()
+    def move_codes(self, codes: torch.Tensor, vectors: torch.Tensor, cluster_size: float | torch.Tensor) -> None:
+        """Puts `codes (n)` at unit `vectors (n, codebook_dim)`, as if each were chosen `cluster_size` times per step."""
+        self.weight[codes] = vectors.to(self.weight.dtype)
+        self.cluster_size[codes] = cluster_size
+        self.vector_sum[codes] = self.weight[codes] * cluster_size
+
+    @torch.no_grad()
     def set_codes(self, centroids: torch.Tensor, cluster_size: torch.Tensor) -> None:
         """Replaces the codebook by `centroids (codebook_size, codebook_dim)`, e.g. those of k-means.
 
