@@ -123,3 +123,32 @@ def test_the_same_generators_give_the_same_windows():
 def test_time_stretch_below_one_is_refused():
     with pytest.raises(ValueError, match=r"`time_stretch` must be at least 1, but is 0\.5"):
         Augmentation(time_stretch=0.5)
+
+
+def test_polarity_is_flipped_as_often_as_asked():
+    windows = [sine(2.0)[None]] * 400
+    flipped, labels = Augmentation(polarity_flip=0.25)(windows, np.ones(400), generators(400))
+    signs = np.array([np.sign(np.dot(window[0], windows[0][0])) for window in flipped])
+    assert stats.binomtest(int((signs < 0).sum()), 400, 0.25).pvalue > 0.01
+    assert (labels == 1).all()
+
+
+def test_drift_is_slow_and_of_unit_deviation():
+    drifts = np.array([Augmentation(baseline_wander=1.0)._drift(20000, g) for g in generators(20)])
+    power = np.abs(np.fft.rfft(drifts * np.hanning(20000))) ** 2
+    fast = np.fft.rfftfreq(20000, 1 / RATE) > 0.55
+    assert power[:, fast].sum() < 1e-4 * power.sum()
+    np.testing.assert_allclose(drifts.std(1), 1.0, rtol=0.15)
+
+
+def test_drift_goes_with_the_sampling_rate():
+    slow, fast = (
+        Augmentation(baseline_wander=1.0, sampling_rate=rate)._drift(1000, generators(1)[0]) for rate in (50, 100)
+    )
+    np.testing.assert_allclose(slow[:500], fast[:1000:2], atol=1e-12)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.1])
+def test_a_polarity_flip_that_is_no_probability_is_refused(probability):
+    with pytest.raises(ValueError, match=f"`polarity_flip` is a probability, but is {probability}"):
+        Augmentation(polarity_flip=probability)

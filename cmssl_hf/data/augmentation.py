@@ -19,21 +19,37 @@ class Augmentation:
         amplitude_jitter: standard deviation of the logarithm of a smoothly varying gain.
         noise: standard deviation of white noise, in standard deviations of the signal; each window draws its own level
             between 0 and this.
+        baseline_wander: largest standard deviation of an added drift below 0.5 Hz, in standard deviations of the signal; each
+            window draws its own level between 0 and this. It hides breathing where breathing is what is learnt.
+        polarity_flip: probability with which a window is turned upside down: electrodes that are swapped do that to an ECG;
+            no sensor does it to a PPG.
+        sampling_rate: of the windows in Hz; it decides how slow the drift is.
     """
 
     time_stretch: float = 1.0
     scales_labels: bool = False
     amplitude_jitter: float = 0.0
     noise: float = 0.0
+    baseline_wander: float = 0.0
+    polarity_flip: float = 0.0
+    sampling_rate: float = 125.0
 
     def __post_init__(self):
+        if not 0 <= self.polarity_flip <= 1:
+            raise ValueError(f"`polarity_flip` is a probability, but is {self.polarity_flip}.")
         if self.time_stretch < 1:
             raise ValueError(f"`time_stretch` must be at least 1, but is {self.time_stretch}.")
 
     @property
     def active(self) -> bool:
         """Whether anything is changed at all."""
-        return self.time_stretch > 1 or self.amplitude_jitter > 0 or self.noise > 0
+        return (
+            self.time_stretch > 1
+            or self.amplitude_jitter > 0
+            or self.noise > 0
+            or self.baseline_wander > 0
+            or self.polarity_flip > 0
+        )
 
     def __call__(
         self,
@@ -53,6 +69,10 @@ class Augmentation:
                 window = window * self._gain(window.shape[-1], generator)
             if self.noise > 0:
                 window = window + generator.uniform(0, self.noise) * generator.standard_normal(window.shape)
+            if self.baseline_wander > 0:
+                window = window + generator.uniform(0, self.baseline_wander) * self._drift(window.shape[-1], generator)
+            if self.polarity_flip > 0 and generator.random() < self.polarity_flip:
+                window = -window
             changed.append(standardize(window).astype(np.float32))
         return changed, labels
 
@@ -70,3 +90,10 @@ class Augmentation:
         knots = generator.standard_normal(5)
         curve = np.interp(np.linspace(0, 4, num_samples), np.arange(5), knots)
         return np.exp(self.amplitude_jitter * curve)
+
+    def _drift(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+        """A sum of sinusoids of 0.05-0.5 Hz with random phases and a standard deviation of 1 over long windows."""
+        frequencies = generator.uniform(0.05, 0.5, size=4)
+        phases = generator.uniform(0, 2 * np.pi, size=4)
+        times = np.arange(num_samples)[:, None] / self.sampling_rate
+        return np.sin(2 * np.pi * frequencies * times + phases).sum(1) / np.sqrt(2)

@@ -70,6 +70,10 @@ class AugmentationArguments:
     )
     amplitude_jitter: float = field(default=0.0, metadata={"help": "Spread of a smooth random gain (training only)."})
     noise: float = field(default=0.0, metadata={"help": "Largest level of added white noise (training only)."})
+    baseline_wander: float = field(default=0.0, metadata={"help": "Largest level of added drift (training only)."})
+    polarity_flip: float = field(
+        default=0.0, metadata={"help": "How often a window is turned upside down (training only; for ECG)."}
+    )
 
     def augmentation(self, scales_labels: bool = False) -> Augmentation:
         """The augmentation; `scales_labels` where labels are rates."""
@@ -78,6 +82,8 @@ class AugmentationArguments:
             scales_labels=scales_labels,
             amplitude_jitter=self.amplitude_jitter,
             noise=self.noise,
+            baseline_wander=self.baseline_wander,
+            polarity_flip=self.polarity_flip,
         )
 
 
@@ -125,6 +131,23 @@ class TaskArguments(AugmentationArguments):
         default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
+    random_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "Take the architecture of `model_name_or_path`, but not its weights: what pre-training adds."
+        },
+    )
+    label_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the training subjects whose labels are used; drawn by `seed`, a smaller share is part of"
+            " a larger one."
+        },
+    )
+    fold: int | None = field(
+        default=None, metadata={"help": "Test fold of a cross-validation over all subjects, in place of the split."}
+    )
+    num_folds: int = field(default=5, metadata={"help": "Folds of the cross-validation."})
     summary_file: str | None = field(default=None, metadata={"help": "CSV that gets one row for this run."})
 
     def __post_init__(self):

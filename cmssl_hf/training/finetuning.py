@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import AutoConfig, set_seed
 
 from ..data.codes import model_fingerprint
+from ..data.subjects import cross_validation_fold, labelled_share
 from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
@@ -42,7 +43,8 @@ def finetune(
         it has one.
 
     Raises:
-        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training.
+        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training; if the
+            training labels are all the same, or there are too few subjects.
     """
     set_seed(training_arguments.seed)
     task = get_task(task_arguments.task)
@@ -51,8 +53,12 @@ def finetune(
     training_arguments.greater_is_better = task.greater_is_better
     config, feature_extractor = _pretrained_parts(task, task_arguments, data_arguments)
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
+    if task_arguments.fold is not None:
+        splits = cross_validation_fold(splits, task_arguments.fold, task_arguments.num_folds)
+    splits["train"] = labelled_share(splits["train"], task_arguments.label_fraction, training_arguments.seed)
     data = describe_data(splits, data_arguments)
-    refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
+    if not task_arguments.random_weights:
+        refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
@@ -68,13 +74,13 @@ def finetune(
             "data": data,
             "model": model_identity(config),
             "training": training_identity(training_arguments),
-            "initialisation": task_arguments.model_name_or_path
-            if _is_scratch(task_arguments.model_name_or_path)
-            else model_fingerprint(model.encoder),
+            "initialisation": _initialisation(task_arguments, model),
             "freeze_encoder": task_arguments.freeze_encoder,
             "augmentation": vars(augmentation),
         },
-        provenance={"builds_on": run_of_model(task_arguments.model_name_or_path)},
+        provenance={
+            "builds_on": None if task_arguments.random_weights else run_of_model(task_arguments.model_name_or_path)
+        },
     )
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
         checkpoint = run.open()
@@ -96,8 +102,9 @@ def finetune(
         test_labels = _labels(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels))
         results["constant"] = score(task, constant, test_labels)
-        # A prepared folder holds no raw signals.
-        if task.classical_method is not None and (data_arguments.prepared_dir is None or data_arguments.data_dir):
+        # A prepared folder holds no raw signals, and the raw test split is not the fold.
+        has_raw = data_arguments.prepared_dir is None or data_arguments.data_dir
+        if task.classical_method is not None and has_raw and task_arguments.fold is None:
             predictions, num_failed = classical_predictions(
                 task, load_raw_data(data_arguments)["test"], float(constant[0, 0])
             )
@@ -144,7 +151,10 @@ def _is_scratch(name: str) -> bool:
 
 def _model_name(arguments: TaskArguments) -> str:
     name = arguments.model_name_or_path
-    name = f"{name} from scratch" if _is_scratch(name) else Path(name).name
+    if _is_scratch(name) or arguments.random_weights:
+        name = f"{Path(name).name} from scratch"
+    else:
+        name = Path(name).name
     return f"{name}, frozen" if arguments.freeze_encoder else name
 
 
@@ -185,6 +195,7 @@ def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str
     # They may be those of an earlier task of a model that is fine-tuned further.
     config.label_mean = config.label_std = config.label_unit = None
     if task.problem_type != "regression":
+        _refuse_one_class(task, labels)
         return
     values = labels.reshape(len(labels), -1)
     mean, deviation = values.mean(0), values.std(0)
@@ -193,6 +204,12 @@ def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str
     config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
     config.label_unit = task.unit
     _warn_of_other_units(task, values)
+
+
+def _refuse_one_class(task: Task, labels: np.ndarray) -> None:
+    present = np.unique(labels, axis=0)
+    if len(present) < 2:
+        raise ValueError(f"All training labels of {task.name} are the same ({present[0]}); there is nothing to learn.")
 
 
 def _warn_of_other_units(task: Task, values: np.ndarray) -> None:
@@ -211,8 +228,14 @@ def _warn_of_other_units(task: Task, values: np.ndarray) -> None:
             )
 
 
-def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:
+def _initialisation(arguments: TaskArguments, model: CMSSLEncoderForSequenceClassification) -> str:
     if _is_scratch(arguments.model_name_or_path):
+        return arguments.model_name_or_path
+    return "random weights" if arguments.random_weights else model_fingerprint(model.encoder)
+
+
+def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:
+    if _is_scratch(arguments.model_name_or_path) or arguments.random_weights:
         model = CMSSLEncoderForSequenceClassification(config)
     else:
         model = CMSSLEncoderForSequenceClassification.from_pretrained(arguments.model_name_or_path, config=config)
