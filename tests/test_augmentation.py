@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from cmssl_hf.data.augmentation import Augmentation
+from cmssl_hf.signals import standardize
 
 
 RATE = 125
@@ -152,3 +153,21 @@ def test_drift_goes_with_the_sampling_rate():
 def test_a_polarity_flip_that_is_no_probability_is_refused(probability):
     with pytest.raises(ValueError, match=f"`polarity_flip` is a probability, but is {probability}"):
         Augmentation(polarity_flip=probability)
+
+
+def test_masked_spans_cover_their_share():
+    window = np.random.default_rng(0).standard_normal((2, 1250)).astype(np.float32)
+    augmentation = Augmentation(masked_share=0.3, sampling_rate=125)
+    (masked,), _ = augmentation([window], None, [np.random.default_rng(1)])
+    hidden = (masked == 0).all(0)
+    # 6 spans of 62 samples that may overlap.
+    assert 62 <= hidden.sum() <= 6 * 62
+    runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], hidden.astype(int), [0]]))))[::2]
+    assert runs.min() >= 62
+    np.testing.assert_array_equal(masked[:, ~hidden], standardize(window).astype(np.float32)[:, ~hidden])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_impossible_masked_share_is_refused(share):
+    with pytest.raises(ValueError, match="`masked_share` must be at least 0 and less than 1"):
+        Augmentation(masked_share=share)

@@ -209,9 +209,11 @@ def test_cross_entropy_in_parts(num_windows):
         torch.testing.assert_close(chunked_cross_entropy(states[1], head, labels), losses[0])
 
 
-def test_loss_without_logits():
-    model = CMSSLEncoderForPreTraining(encoder_config()).eval()
-    x, labels = torch.randn(3, 1, 100), torch.randint(16, (3, 4))
+@pytest.mark.parametrize("codes_per_patch", [1, 2])
+def test_loss_without_logits(codes_per_patch):
+    model = CMSSLEncoderForPreTraining(encoder_config(codes_per_patch=codes_per_patch)).eval()
+    x, labels = torch.randn(3, 1, 100), torch.randint(16, (3, 4 * codes_per_patch))
+    labels[0, -1] = -100
     whole, alone = model(x, labels=labels), model(x, labels=labels, return_logits=False)
     assert alone.logits is None
     torch.testing.assert_close(alone.loss, whole.loss)

@@ -36,6 +36,12 @@ def test_every_parameter_is_in_one_group(make):
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_groups_stay_within_a_part_of_the_model(make):
+    for name, group in groups_by_name(make()).items():
+        assert group["part"] == name.split(".")[0]
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_no_decay_for_biases_and_norms(make, tmp_path):
     model = make()
     arguments = StageArguments(

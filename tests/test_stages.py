@@ -11,7 +11,12 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor, CMSSLTokenizerModel
+from cmssl_hf import (
+    CMSSLEncoderForPreTraining,
+    CMSSLEncoderForSequenceClassification,
+    CMSSLFeatureExtractor,
+    CMSSLTokenizerModel,
+)
 from cmssl_hf.data import codes, features
 from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.tasks import TASKS, Task
@@ -72,9 +77,12 @@ def run_tokenizer(folder, cache, channels=("ecg", "ppg"), **options):
     return pretrain_tokenizer(model, data, training(TokenizerTrainingArguments, folder, **options))
 
 
-def run_encoder(folder, cache, tokenizer, channel="ppg", dataset_config="pairs", overrides=None, **options):
+def run_encoder(
+    folder, cache, tokenizer, channel="ppg", dataset_config="pairs", overrides=None, model_options=None, **options
+):
+    overrides = TINY_ENCODER | (overrides or {})
     model = EncoderArguments(
-        tokenizer=str(tokenizer), channel=channel, config_overrides=TINY_ENCODER | (overrides or {})
+        tokenizer=str(tokenizer), channel=channel, config_overrides=overrides, **model_options or {}
     )
     data = DataArguments(
         dataset="simulated", dataset_config=dataset_config, cache_dir=str(cache), dataset_options=dict(PEOPLE)
@@ -241,6 +249,29 @@ def test_other_pairings_of_tokens_and_encoder(channels, channel, tmp_path, cache
     assert AutoConfig.from_pretrained(tmp_path / "encoder").channels == (channel,)
 
 
+def test_encoder_with_coarser_patches_names_several_codes_for_each(runs, cache, tmp_path):
+    fine = AutoConfig.from_pretrained(runs["folder"] / "tokenizer").patch_size
+    metrics = run_encoder(
+        tmp_path / "encoder",
+        cache,
+        runs["folder"] / "tokenizer",
+        overrides={"patch_size": 2 * fine},
+        model_options={"time_stretch": 1.3, "augmented_copies": 1, "masked_share": 0.2, "noise": 0.1},
+        max_steps=2,
+    )
+    assert np.isfinite(metrics["eval_cross_entropy"])
+    model = CMSSLEncoderForPreTraining.from_pretrained(tmp_path / "encoder")
+    assert model.config.codes_per_patch == 2
+    logits = model(torch.randn(1, 1, 8 * fine)).logits
+    assert logits.shape == (1, 8, model.config.codebook_size)
+
+
+@pytest.mark.parametrize("options", [{"time_stretch": 1.3}, {"augmented_copies": 1}])
+def test_changes_of_the_tokens_need_copies(options):
+    with pytest.raises(ValueError, match="change the tokens and are done in `augmented_copies`: give both or neither"):
+        EncoderArguments(tokenizer="somewhere", **options)
+
+
 @pytest.mark.parametrize("model", ["scratch", "encoder", "frozen"])
 @pytest.mark.parametrize("task", ["simulated_bp", "simulated_rr"])
 def test_other_regressions(task, model, runs, cache, tmp_path):
@@ -333,7 +364,8 @@ def test_tokenizer_that_needs_a_signal_the_data_lack(runs, cache, tmp_path):
     ("overrides", "message"),
     [
         ({"codebook_size": 32}, r"`codebook_size` must be that of its tokenizer \(16\).* but it is 32"),
-        ({"patch_size": 25}, r"`patch_size` must be that of its tokenizer \(125\).* but it is 25"),
+        ({"patch_size": 25}, r"`patch_size` \(25\) must hold a whole number of its tokenizer's patches \(125\)"),
+        ({"codes_per_patch": 2}, r"`patch_size` \(125\) must hold .* \(125\), which is its `codes_per_patch`"),
         ({"channels": ["ecg"]}, "The encoder reads ppg, but `config_overrides` ask for ecg"),
     ],
 )

@@ -1,6 +1,7 @@
 """The trainers of the three stages on tiny models: interruptions, accumulation, warm start, validation, frozen encoders."""
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -405,6 +406,36 @@ def test_patience_does_not_run_out_in_the_warm_start(tmp_path):
 def test_warm_start_that_never_ends_is_refused(options, tmp_path):
     with pytest.raises(ValueError, match=r"`warm_start_steps` .* nothing would be quantised"):
         tokenizer_trainer(tmp_path, **options).train()
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0])
+def test_encoder_is_slower_once_the_codebook_is_in_use(factor, tmp_path):
+    trainer = tokenizer_trainer(tmp_path, quantized_encoder_lr=factor, weight_decay=0.0)
+    snapshots = []
+    trainer.add_callback(_WatchWeights(trainer, snapshots, "encoder."))
+    trainer.train()
+    moved = [bool((after != before).any()) for before, after in itertools.pairwise(snapshots)]
+    start = trainer.args.warm_start_steps
+    assert all(moved[: start - 1])
+    assert any(moved[start:]) == (factor > 0)
+
+
+class _WatchWeights(TrainerCallback):
+    """Notes the parameters of a part of the model after each step."""
+
+    def __init__(self, trainer, snapshots, prefix):
+        self.trainer, self.snapshots, self.prefix = trainer, snapshots, prefix
+
+    def on_step_end(self, args, state, control, **kwargs):
+        values = [value.flatten() for name, value in weights(self.trainer).items() if name.startswith(self.prefix)]
+        self.snapshots.append(torch.cat(values).clone())
+
+
+def test_codes_are_revived_in_training(tmp_path, caplog):
+    config = tokenizer_config(codebook_size=64)
+    with caplog.at_level("INFO", logger="cmssl_hf.training.codebook_revival"):
+        tokenizer_trainer(tmp_path, config, revival_steps=2, revival_usage=0.9).train()
+    assert any("codes revived" in message for message in caplog.messages)
 
 
 def test_validation_of_the_tokenizer(tmp_path):

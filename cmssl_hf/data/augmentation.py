@@ -23,7 +23,9 @@ class Augmentation:
             window draws its own level between 0 and this. It hides breathing where breathing is what is learnt.
         polarity_flip: probability with which a window is turned upside down: electrodes that are swapped do that to an ECG;
             no sensor does it to a PPG.
-        sampling_rate: of the windows in Hz; it decides how slow the drift is.
+        masked_share: share of a window that is set to its mean in spans of half a second, which may overlap: the model has to
+            tell from the rest what was there.
+        sampling_rate: of the windows in Hz; it decides how slow the drift and how long the spans are.
     """
 
     time_stretch: float = 1.0
@@ -32,11 +34,14 @@ class Augmentation:
     noise: float = 0.0
     baseline_wander: float = 0.0
     polarity_flip: float = 0.0
+    masked_share: float = 0.0
     sampling_rate: float = 125.0
 
     def __post_init__(self):
         if not 0 <= self.polarity_flip <= 1:
             raise ValueError(f"`polarity_flip` is a probability, but is {self.polarity_flip}.")
+        if not 0 <= self.masked_share < 1:
+            raise ValueError(f"`masked_share` must be at least 0 and less than 1, but is {self.masked_share}.")
         if self.time_stretch < 1:
             raise ValueError(f"`time_stretch` must be at least 1, but is {self.time_stretch}.")
 
@@ -49,6 +54,7 @@ class Augmentation:
             or self.noise > 0
             or self.baseline_wander > 0
             or self.polarity_flip > 0
+            or self.masked_share > 0
         )
 
     def __call__(
@@ -73,7 +79,10 @@ class Augmentation:
                 window = window + generator.uniform(0, self.baseline_wander) * self._drift(window.shape[-1], generator)
             if self.polarity_flip > 0 and generator.random() < self.polarity_flip:
                 window = -window
-            changed.append(standardize(window).astype(np.float32))
+            window = standardize(window).astype(np.float32)
+            if self.masked_share > 0:
+                self._mask(window, generator)
+            changed.append(window)
         return changed, labels
 
     def _stretch(self, window: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -90,6 +99,12 @@ class Augmentation:
         knots = generator.standard_normal(5)
         curve = np.interp(np.linspace(0, 4, num_samples), np.arange(5), knots)
         return np.exp(self.amplitude_jitter * curve)
+
+    def _mask(self, window: np.ndarray, generator: np.random.Generator) -> None:
+        num_samples = window.shape[-1]
+        span = min(round(0.5 * self.sampling_rate), num_samples)
+        for start in generator.integers(0, num_samples - span + 1, round(self.masked_share * num_samples / span)):
+            window[:, start : start + span] = 0
 
     def _drift(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
         """A sum of sinusoids of 0.05-0.5 Hz with random phases and a standard deviation of 1 over long windows."""

@@ -103,11 +103,13 @@ class WindowsCollator:
         patch_size: windows are padded to whole patches of this many samples.
         channel: index of the one channel that is kept, or `None` for all.
         label_column: column of the labels, if there is one; codes are padded with -100.
+        codes_per_patch: labels that each patch has, where they are codes.
     """
 
     patch_size: int
     channel: int | None = None
     label_column: str | None = None
+    codes_per_patch: int | None = None
 
     def __call__(self, batch: WindowBatch | list[WindowBatch]) -> dict[str, torch.Tensor]:
         if isinstance(batch, list):
@@ -123,6 +125,10 @@ class WindowsCollator:
         if batch.augmentation is not None:
             values, labels = batch.augmentation(values, labels, batch.generators)
         features = self._pad(values)
+        if self.codes_per_patch is not None:
+            num_codes = features["input_values"].shape[-1] // self.patch_size * self.codes_per_patch
+            # The tokenizer's patches may end before the last one of the encoder does.
+            labels = np.pad(labels, ((0, 0), (0, num_codes - labels.shape[1])), constant_values=-100)
         if labels is not None:
             features["labels"] = torch.from_numpy(labels)
         return features

@@ -75,6 +75,10 @@ class AugmentationArguments:
         default=0.0, metadata={"help": "How often a window is turned upside down (training only; for ECG)."}
     )
 
+    masked_share: float = field(
+        default=0.0, metadata={"help": "Share of a window that is hidden in spans of half a second (training only)."}
+    )
+
     def augmentation(self, scales_labels: bool = False) -> Augmentation:
         """The augmentation; `scales_labels` where labels are rates."""
         return Augmentation(
@@ -84,6 +88,7 @@ class AugmentationArguments:
             noise=self.noise,
             baseline_wander=self.baseline_wander,
             polarity_flip=self.polarity_flip,
+            masked_share=self.masked_share,
         )
 
 
@@ -103,19 +108,35 @@ class TokenizerArguments(AugmentationArguments):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLTokenizerConfig)
 
 
-@dataclass
-class EncoderArguments:
-    """The encoder of stage 2 and the tokenizer it learns from."""
+@dataclass(kw_only=True)
+class EncoderArguments(AugmentationArguments):
+    """The encoder of stage 2 and the tokenizer it learns from.
+
+    What changes all signals together (playing speed, gain, polarity) changes the tokens too, so it is done in copies of the
+    data that are tokenised once; what only hides the encoder's own signal (noise, drift, masks) is drawn anew at each step.
+    """
 
     tokenizer: str = field(metadata={"help": "Folder or Hub id of the tokenizer of stage 1."})
     channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
     encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
+    augmented_copies: int = field(
+        default=0,
+        metadata={
+            "help": "Copies of the training windows with `time_stretch`, `amplitude_jitter` and `polarity_flip`, tokenised anew."
+        },
+    )
     config_overrides: dict | str | None = field(
         default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
     )
 
     def __post_init__(self):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        changes_tokens = self.time_stretch > 1 or self.amplitude_jitter > 0 or self.polarity_flip > 0
+        if changes_tokens != (self.augmented_copies > 0):
+            raise ValueError(
+                "`time_stretch`, `amplitude_jitter` and `polarity_flip` change the tokens and are done in `augmented_copies`: give"
+                " both or neither."
+            )
 
 
 @dataclass(kw_only=True)
@@ -209,6 +230,13 @@ class TokenizerTrainingArguments(StageArguments):
         default=200,
         metadata={
             "help": "Steps as a plain autoencoder before k-means sets the codebook; 0 starts quantised (published)."
+        },
+    )
+    quantized_encoder_lr: float = field(
+        default=0.1,
+        metadata={
+            "help": "Factor for the encoder's learning rate once the codebook is in use: an encoder that moves faster than its"
+            " codes leaves most of them behind; 1 is published."
         },
     )
     kmeans_windows: int = field(

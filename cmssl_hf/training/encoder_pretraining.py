@@ -1,11 +1,14 @@
 """Stage 2: an encoder of one signal that names the codes of a frozen tokenizer."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
 from transformers import AutoConfig, set_seed
 
+from ..data.augmentation import Augmentation
+from ..data.augmented_copies import with_augmented_copies
 from ..data.codes import add_codes, model_fingerprint
 from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
@@ -51,9 +54,23 @@ def pretrain_encoder(
         ("train", "validation"),
     )
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
+    augmentation = encoder_arguments.augmentation()
+    # Noise, drift and masks hide what the encoder reads; the tokenizer reads the whole signal.
+    hiding = Augmentation(
+        **{name: getattr(augmentation, name) for name in ("noise", "baseline_wander", "masked_share")}
+    )
+    together = replace(augmentation, noise=0.0, baseline_wander=0.0, masked_share=0.0)
     with training_arguments.main_process_first(desc="tokenising"):
+        seen = dict(splits)
+        if encoder_arguments.augmented_copies:
+            seen["train"] = with_augmented_copies(
+                splits["train"],
+                together,
+                num_copies=encoder_arguments.augmented_copies,
+                seed=training_arguments.seed,
+            )
         coded = DatasetDict(
-            {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in splits.items()}
+            {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in seen.items()}
         )
     run = RunFolder(
         training_arguments.output_dir,
@@ -63,6 +80,7 @@ def pretrain_encoder(
             "model": model_identity(config),
             "training": training_identity(training_arguments),
             "tokenizer": model_fingerprint(tokenizer),
+            "augmentation": {**vars(augmentation), "copies": encoder_arguments.augmented_copies},
         },
         provenance={"builds_on": run_of_model(encoder_arguments.tokenizer)},
     )
@@ -73,8 +91,13 @@ def pretrain_encoder(
     trainer = EncoderTrainer(
         model=CMSSLEncoderForPreTraining(config),
         args=training_arguments,
-        data_collator=WindowsCollator(config.patch_size, channel=channels.index(channel), label_column="codes"),
-        train_dataset=WindowsDataset(coded["train"], columns),
+        data_collator=WindowsCollator(
+            config.patch_size,
+            channel=channels.index(channel),
+            label_column="codes",
+            codes_per_patch=config.codes_per_patch,
+        ),
+        train_dataset=WindowsDataset(coded["train"], columns, augmentation=hiding, seed=training_arguments.seed),
         eval_dataset=WindowsDataset(coded["validation"], columns),
         processing_class=CMSSLFeatureExtractor(channels=(channel,), **settings),
         code_counts=np.bincount(train_codes[train_codes >= 0], minlength=config.codebook_size),
@@ -93,7 +116,7 @@ def _load_tokenizer(name: str) -> CMSSLTokenizerModel:
 
 
 def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel) -> CMSSLEncoderConfig:
-    inherited = {name: getattr(tokenizer.config, name) for name in ("sampling_rate", "patch_size", "codebook_size")}
+    inherited = {name: getattr(tokenizer.config, name) for name in ("sampling_rate", "codebook_size")}
     channels = tuple(arguments.config_overrides.get("channels", (arguments.channel,)))
     if channels != (arguments.channel,):
         raise ValueError(
@@ -106,6 +129,14 @@ def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel)
                 f"The encoder's `{name}` must be that of its tokenizer ({value}), since it predicts one of the tokenizer's"
                 f" codes for each of its patches; but it is {wanted}."
             )
+    patch_size = arguments.config_overrides.get("patch_size", tokenizer.config.patch_size)
+    codes_per_patch, rest = divmod(patch_size, tokenizer.config.patch_size)
+    if rest or arguments.config_overrides.get("codes_per_patch", codes_per_patch) != codes_per_patch:
+        raise ValueError(
+            f"The encoder's `patch_size` ({patch_size}) must hold a whole number of its tokenizer's patches"
+            f" ({tokenizer.config.patch_size}), which is its `codes_per_patch`."
+        )
+    fields = {"channels": (arguments.channel,), "patch_size": patch_size, "codes_per_patch": codes_per_patch}
     return CMSSLEncoderConfig.from_size(
-        arguments.encoder_size, **{"channels": (arguments.channel,), **inherited, **arguments.config_overrides}
+        arguments.encoder_size, **{**fields, **inherited, **arguments.config_overrides}
     )

@@ -15,7 +15,8 @@ def parameter_groups(
     layerwise_lr_decay: float = 1.0,
     head_learning_rate: float | None = None,
 ) -> list[dict]:
-    """Groups of trainable parameters for an optimizer.
+    """Groups of trainable parameters for an optimizer, each within one part of the model (`part`: `"encoder"`, `"decoder"`,
+    `"classifier"`...), so that the rates of parts can be changed separately.
 
     Args:
         model: a tokenizer, or an encoder with or without head; the layers that decay are those of its `encoder`.
@@ -29,15 +30,19 @@ def parameter_groups(
     num_layers = 1 + max(
         (int(match.group(1)) for name, _ in model.named_parameters() if (match := _LAYER.match(name))), default=-1
     )
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = learning_rate * layerwise_lr_decay ** _depth_below_top(name, num_layers)
         if head_learning_rate is not None and name.startswith("classifier."):
             rate = head_learning_rate
-        groups.setdefault((rate, weight_decay if name in decayed else 0.0), []).append(parameter)
-    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+        part = name.partition(".")[0]
+        groups.setdefault((part, rate, weight_decay if name in decayed else 0.0), []).append(parameter)
+    return [
+        {"params": members, "part": part, "lr": rate, "weight_decay": decay}
+        for (part, rate, decay), members in groups.items()
+    ]
 
 
 _LAYER = re.compile(r"(?:encoder\.)?layers\.(\d+)\.")

@@ -17,20 +17,27 @@ from ..tasks import Task
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .codebook_collapse import CodebookCollapseCallback
 from .codebook_initialization import initialize_codebook
+from .codebook_revival import revive_codes
 from .divergence import DivergenceCallback
 from .model_card import write_model_card
 from .optimization import parameter_groups
 from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, reconstruction_statistics
+from .reconstruction_report import reconstruction_report
 from .run_folder import RunFolder
 from .scoring import score
 from .termination import TerminationCallback
+from .window_order import SharedWindowsTrainer
 
 
 # Labels of people who were asked for their data, not for its publication; and paths of this machine.
-_NOT_UPLOADED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", "predictions.csv", TRAINER_STATE_NAME)
+_NOT_UPLOADED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", "predictions.csv", "reconstructions.png", TRAINER_STATE_NAME)
 
 
-class StageTrainer(CheckpointingTrainer):
+#: Figure of stage 1 in the run's folder.
+RECONSTRUCTIONS_FILE = "reconstructions.png"
+
+
+class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     """What the stages share: early stopping, parameter groups, and the parts of the loss in the log."""
 
     def __init__(self, *args, **kwargs):
@@ -76,6 +83,8 @@ class StageTrainer(CheckpointingTrainer):
                 self.add_callback(termination)
                 self.train(resume_from_checkpoint=checkpoint)
         metrics = self.evaluate()
+        if self.is_world_process_zero():
+            metrics.update(self.report(folder.path))
         # Saving as users do would already push, before there are results for the model card.
         self.save_model(_internal_call=True)
         self.save_state()
@@ -83,6 +92,10 @@ class StageTrainer(CheckpointingTrainer):
         if self.is_world_process_zero():
             folder.note_results(metrics)
         return metrics
+
+    def report(self, folder: Path) -> dict[str, float]:
+        """Further validation metrics of the best model, with the prefix `eval_`, and figures in `folder`."""
+        return {}
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -134,7 +147,8 @@ class StageTrainer(CheckpointingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._loss_parts:
-            logs.update({name: torch.stack(values).mean().item() for name, values in self._loss_parts.items()})
+            means = {name: torch.stack(values).mean() for name, values in self._loss_parts.items()}
+            logs.update({name: self.accelerator.gather(mean).mean().item() for name, mean in means.items()})
             self._loss_parts.clear()
         super().log(logs, start_time)
 
@@ -175,6 +189,7 @@ class TokenizerTrainer(StageTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.add_callback(_CodebookInitialization(self))
+        self.add_callback(_CodebookRevival(self))
         self.add_callback(
             CodebookCollapseCallback(self.model.codebook, self.args.perplexity_floor, self.args.warm_start_steps)
         )
@@ -191,9 +206,10 @@ class TokenizerTrainer(StageTrainer):
         if model.training:
             self.note_loss_part("reconstruction_loss", outputs.reconstruction_loss)
             self.note_loss_part("commitment_loss", outputs.commitment_loss)
+            self.last_latents = outputs.latents.detach(), outputs.codes
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+    def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -212,13 +228,18 @@ class TokenizerTrainer(StageTrainer):
             metrics.update(codebook_metrics(evaluation.label_ids, config.codebook_size))
         return metrics
 
+    def report(self, folder: Path) -> dict[str, float]:
+        model = self.accelerator.unwrap_model(self.model)
+        metrics = reconstruction_report(model, self.eval_dataset, folder / RECONSTRUCTIONS_FILE)
+        return {f"eval_{name}": value for name, value in metrics.items()}
+
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         # Without the quantiser the loss is lower than any that follows.
         return super()._determine_best_metric(metrics, trial) if self.quantizes else False
 
 
 class _CodebookInitialization(TrainerCallback):
-    """Sets the codebook by k-means when the warm start ends, before anything is evaluated or saved."""
+    """Sets the codebook by k-means when the warm start ends, before anything is evaluated or saved, and slows the encoder."""
 
     def __init__(self, trainer: TokenizerTrainer):
         self.trainer = trainer
@@ -230,13 +251,22 @@ class _CodebookInitialization(TrainerCallback):
                 f" ({state.max_steps}): nothing would be quantised."
             )
         if state.global_step == 0:
-            self._initialize_after_warm_start(args, state)
+            self._end_warm_start(args, state)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._initialize_after_warm_start(args, state)
+        self._end_warm_start(args, state)
 
-    def _initialize_after_warm_start(self, args, state):
-        if state.global_step != args.warm_start_steps or args.kmeans_windows == 0:
+    def _end_warm_start(self, args, state):
+        if state.global_step != args.warm_start_steps:
+            return
+        # Checkpoints hold the state of the scheduler, the changed rates included.
+        scheduler = self.trainer.lr_scheduler
+        scheduler = getattr(scheduler, "scheduler", scheduler)
+        for index, group in enumerate(self.trainer.optimizer.param_groups):
+            if group["part"] == "encoder":
+                scheduler.base_lrs[index] *= args.quantized_encoder_lr
+                group["lr"] *= args.quantized_encoder_lr
+        if args.kmeans_windows == 0:
             return
         initialize_codebook(
             self.trainer.accelerator.unwrap_model(self.trainer.model),
@@ -246,6 +276,30 @@ class _CodebookInitialization(TrainerCallback):
             num_iterations=args.kmeans_iterations,
             seed=args.seed,
             windows_per_step=args.train_batch_size * args.world_size,
+        )
+
+
+class _CodebookRevival(TrainerCallback):
+    """Revives unused codes every `revival_steps` steps; not in the last fifth of the training, in which codes settle."""
+
+    def __init__(self, trainer: TokenizerTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step
+        if (
+            not args.revival_steps
+            or step % args.revival_steps
+            or not args.warm_start_steps < step < 0.8 * state.max_steps
+        ):
+            return
+        latents, codes = self.trainer.last_latents
+        revive_codes(
+            self.trainer.accelerator.unwrap_model(self.trainer.model).codebook,
+            latents[codes >= 0],
+            self.trainer.accelerator,
+            usage=args.revival_usage,
+            seed=args.seed + step,
         )
 
 
@@ -268,7 +322,7 @@ class EncoderTrainer(StageTrainer):
         outputs = model(**inputs, return_logits=return_outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+    def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)

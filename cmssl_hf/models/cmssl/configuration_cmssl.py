@@ -192,6 +192,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             Width of the feed-forward blocks.
         codebook_size (`int`, *optional*, defaults to 8192):
             Number of codes that [`CMSSLEncoderForPreTraining`] chooses from.
+        codes_per_patch (`int`, *optional*, defaults to 1):
+            Codes that it names for each of its patches: how often the tokenizer's patches fit into one of the encoder's.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation function.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
@@ -239,6 +241,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     num_attention_heads: int = 4
     intermediate_size: int = 1024
     codebook_size: int = 8192
+    codes_per_patch: int = 1
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1

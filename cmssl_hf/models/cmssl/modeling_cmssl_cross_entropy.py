@@ -16,11 +16,12 @@ def chunked_cross_entropy(hidden_states: torch.Tensor, head: nn.Linear, labels: 
 
     Args:
         hidden_states: `(batch, num_patches, hidden_size)`.
-        head: from `hidden_size` to the number of codes.
-        labels: `(batch, num_patches)`; -100 is ignored.
+        head: from `hidden_size` to the number of codes, times the codes of each patch.
+        labels: `(batch, num_patches * codes_per_patch)`; -100 is ignored.
     """
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    total = _SummedCrossEntropy.apply(hidden_states.flatten(0, -2), labels.flatten(), head, *trained)
+    hidden_states = hidden_states.flatten(0, -2)
+    total = _SummedCrossEntropy.apply(hidden_states, labels.reshape(len(hidden_states), -1), head, *trained)
     return total / (labels != -100).sum()
 
 
@@ -33,7 +34,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         for part, of_part in zip(hidden_states.split(_PATCHES_PER_PART), labels.split(_PATCHES_PER_PART)):
             with torch.set_grad_enabled(differentiate):
                 part = part.detach().requires_grad_(differentiate)
-                loss = nn.functional.cross_entropy(head(part).float(), of_part, ignore_index=-100, reduction="sum")
+                logits = head(part).float().view(of_part.numel(), -1)
+                loss = nn.functional.cross_entropy(logits, of_part.flatten(), ignore_index=-100, reduction="sum")
             total += loss.detach()
             if differentiate:
                 gradient, *rest = torch.autograd.grad(loss, (part, *parameters))

@@ -101,14 +101,14 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
 
 
 class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
-    """Encoder that names, for each patch of its signal, the code a joint tokenizer gave it (stage 2)."""
+    """Encoder that names, for each patch of its signal, the code or codes that a tokenizer gave to it (stage 2)."""
 
     _auto_class = "AutoModelForPreTraining"
 
     def __init__(self, config: CMSSLEncoderConfig):
         super().__init__(config)
         self.encoder = CMSSLEncoderModel(config)
-        self.code_head = nn.Linear(config.hidden_size, config.codebook_size)
+        self.code_head = nn.Linear(config.hidden_size, config.codes_per_patch * config.codebook_size)
         self.post_init()
 
     @can_return_tuple
@@ -126,17 +126,26 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
                 Signals in the order of `config.channels`; whole patches.
             attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*):
                 1 for real samples, 0 for padding.
-            labels (`torch.LongTensor` of shape `(batch, num_patches)`, *optional*):
-                Codes of the frozen tokenizer; -100 is ignored.
+            labels (`torch.LongTensor` of shape `(batch, num_patches * codes_per_patch)`, *optional*):
+                Codes of the frozen tokenizer in the order of time; -100 is ignored.
             return_logits (`bool`, *optional*, defaults to `True`):
                 `False` computes the loss alone, without holding the logits of the whole batch.
 
         Returns:
-            `logits` of shape `(batch, num_patches, codebook_size)`, and the cross-entropy as `loss` if labels are given.
+            `logits` of shape `(batch, num_patches * codes_per_patch, codebook_size)`, and the cross-entropy as `loss` if labels
+            are given.
+
+        Raises:
+            ValueError: if there is not one label for each code.
         """
         outputs = self.encoder(input_values, attention_mask, **kwargs)
-        logits = self.code_head(outputs.last_hidden_state) if return_logits or labels is None else None
-        loss = None
+        batch_size, num_patches, _ = outputs.last_hidden_state.shape
+        expected = (batch_size, num_patches * self.config.codes_per_patch)
+        if labels is not None and tuple(labels.shape) != expected:
+            raise ValueError(f"`labels` must have shape {expected}, but has shape {tuple(labels.shape)}.")
+        logits = loss = None
+        if return_logits or labels is None:
+            logits = self.code_head(outputs.last_hidden_state).view(*expected, self.config.codebook_size)
         if labels is not None and logits is None:
             loss = chunked_cross_entropy(outputs.last_hidden_state, self.code_head, labels)
         elif labels is not None:
