@@ -1,4 +1,5 @@
-"""Classical methods that need no training, one per kind of task: what a learnt model has to beat. numpy and scipy only."""
+"""Classical methods, what a learnt model has to beat: rates that need no training, and features of the intervals between beats
+for a linear or tree model. numpy and scipy only."""
 
 import itertools
 from collections.abc import Callable
@@ -6,7 +7,15 @@ from collections.abc import Callable
 import numpy as np
 from scipy import signal as scipy_signal
 
-from .signals import detect_pulse_peaks, heart_rate_from_beats, resample, standardize
+from .signals import (
+    PASS_BANDS,
+    band_pass,
+    detect_pulse_peaks,
+    detect_r_peaks,
+    heart_rate_from_beats,
+    resample,
+    standardize,
+)
 
 
 #: Respiratory rates that are searched, in Hz: 6 to 36 breaths per minute.
@@ -56,3 +65,97 @@ CLASSICAL_METHODS: dict[str, Callable[[np.ndarray, float], float]] = {
     "pulse_peaks": heart_rate_from_pulse_peaks,
     "respiratory_spectrum": respiratory_rate_from_spectrum,
 }
+
+
+#: What `rr_interval_features` returns, in this order; times in seconds, rates in beats/min.
+RR_INTERVAL_FEATURES = (
+    "num_intervals",
+    "mean_rate",
+    "median_interval",
+    "std",
+    "cv",
+    "rmssd",
+    "pnn50",
+    "iqr",
+    "range",
+    "median_absolute_difference",
+    "sample_entropy",
+    "interval_entropy",
+    "turning_point_ratio",
+    "lag1_correlation",
+    "sd1_sd2",
+    "regular_share",
+    "beat_correlation",
+    "slope",
+    "kurtosis",
+)
+
+
+def rr_interval_features(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """Features of rhythm from the intervals between the R-peaks of an ECG `(samples,)`: rate, variability (Task Force 1996,
+    doi:10.1161/01.CIR.93.5.1043), irregularity (turning points and entropy as in Dash et al. 2009,
+    doi:10.1007/s10439-009-9740-z; sample entropy), and how alike the beats and how noisy the recording are.
+
+    Returns:
+        Array of shape `(len(RR_INTERVAL_FEATURES),)`; NaN where there are too few beats to tell.
+    """
+    ecg = np.asarray(ecg, dtype=np.float64)
+    peaks = detect_r_peaks(ecg, sampling_rate)
+    values = dict.fromkeys(RR_INTERVAL_FEATURES, np.nan)
+    intervals = np.diff(peaks) / sampling_rate
+    values["num_intervals"] = len(intervals)
+    values.update(_signal_quality(ecg, peaks, sampling_rate))
+    if len(intervals) >= 3:
+        steps = np.diff(intervals)
+        deviation = intervals.std()
+        values["mean_rate"] = 60.0 / intervals.mean()
+        values["median_interval"] = np.median(intervals)
+        values["std"] = deviation
+        values["cv"] = deviation / intervals.mean()
+        values["rmssd"] = np.sqrt((steps**2).mean())
+        values["pnn50"] = (np.abs(steps) > 0.05).mean()
+        values["iqr"] = np.subtract(*np.percentile(intervals, [75, 25]))
+        values["range"] = np.ptp(intervals)
+        values["median_absolute_difference"] = np.median(np.abs(steps))
+        values["sample_entropy"] = _sample_entropy(intervals)
+        shares = np.histogram(intervals, bins=np.arange(0.2, 2.25, 0.05))[0] / len(intervals)
+        values["interval_entropy"] = -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
+        values["turning_point_ratio"] = (steps[1:] * steps[:-1] < 0).mean()
+        values["lag1_correlation"] = _correlation(intervals[1:], intervals[:-1])
+        across, along = np.std(steps) / np.sqrt(2), np.std(intervals[1:] + intervals[:-1]) / np.sqrt(2)
+        values["sd1_sd2"] = across / along if along > 0 else np.nan
+        values["regular_share"] = (np.abs(intervals / np.median(intervals) - 1) < 0.1).mean()
+    return np.array([values[name] for name in RR_INTERVAL_FEATURES])
+
+
+def _signal_quality(ecg: np.ndarray, peaks: np.ndarray, sampling_rate: float) -> dict[str, float]:
+    filtered = standardize(band_pass(ecg, sampling_rate, PASS_BANDS["ecg"]))
+    values = {"slope": float(np.std(np.diff(filtered)) * sampling_rate), "kurtosis": float(np.mean(filtered**4))}
+    reach = round(0.2 * sampling_rate)
+    inner = [peak for peak in peaks if reach <= peak < len(filtered) - reach]
+    if len(inner) >= 3:
+        beats = np.stack([filtered[peak - reach : peak + reach] for peak in inner])
+        template = np.median(beats, axis=0)
+        values["beat_correlation"] = float(np.median([_correlation(beat, template) for beat in beats]))
+    return values
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _sample_entropy(series: np.ndarray, tolerance: float = 0.03) -> float:
+    """Sample entropy (Richman and Moorman 2000) with templates of length 1 and a tolerance in seconds; the largest value that
+    a series of this length can have where no pair of longer templates is alike."""
+    near = np.abs(series[:, None] - series) <= tolerance
+    short = near[:-1, :-1].sum() - (len(series) - 1)
+    long = (near[:-1, :-1] & near[1:, 1:]).sum() - (len(series) - 1)
+    if short == 0:
+        return float("nan")
+    return float(np.log(short / max(long, 1)))
+
+
+#: Feature sets by the name that `cmssl_hf.tasks` refers to: signal `(samples,)` and sampling rate in Hz to `(features,)`.
+CLASSICAL_FEATURES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"rr_intervals": rr_interval_features}

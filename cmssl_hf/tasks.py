@@ -23,6 +23,8 @@ class Task:
         unit: unit of the regression outputs.
         label_is_rate: whether the label scales with playing speed, so that stretching time by a factor scales the label too.
         classical_method: name of the method of `cmssl_hf.baselines` that needs no training, if there is one.
+        classical_features: name of the features of `cmssl_hf.baselines` from which a linear or tree model predicts the label,
+            if there are some.
         metric_for_best_model: validation metric by which the best checkpoint is chosen.
         greater_is_better: its direction.
     """
@@ -36,6 +38,7 @@ class Task:
     unit: str | None = None
     label_is_rate: bool = False
     classical_method: str | None = None
+    classical_features: str | None = None
 
     @property
     def metric_for_best_model(self) -> str:
@@ -77,8 +80,15 @@ _TASKS = (
     _regression("uci_dbp", "uci_bp", "dbp", ("diastolic_pressure",), "mmHg"),
     _regression("uci_bp", "uci_bp", "bp", ("systolic_pressure", "diastolic_pressure"), "mmHg"),
     Task("csn", "csn", "codes", "ecg", "multi_label_classification"),
-    Task("physionet2017", "physionet2017", "rhythm", "ecg", "single_label_classification"),
-    Task("ptb-xl", "ptb_xl", "superclass", "ecg", "multi_label_classification"),
+    Task(
+        "physionet2017",
+        "physionet2017",
+        "rhythm",
+        "ecg",
+        "single_label_classification",
+        classical_features="rr_intervals",
+    ),
+    Task("ptb-xl", "ptb_xl", "superclass", "ecg", "multi_label_classification", classical_features="rr_intervals"),
     _regression(
         "simulated_hr", "simulated", "hr", ("heart_rate",), "bpm", label_is_rate=True, classical_method="pulse_peaks"
     ),

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from cmssl_hf.baselines import CLASSICAL_METHODS, heart_rate_from_pulse_peaks, respiratory_rate_from_spectrum
+from cmssl_hf.baselines import (
+    CLASSICAL_FEATURES,
+    CLASSICAL_METHODS,
+    RR_INTERVAL_FEATURES,
+    heart_rate_from_pulse_peaks,
+    respiratory_rate_from_spectrum,
+    rr_interval_features,
+)
 from cmssl_hf.tasks import TASKS
 
 
@@ -51,3 +58,54 @@ def test_nan_where_there_are_no_pulses(method):
 
 def test_every_method_of_a_task_exists():
     assert {task.classical_method for task in TASKS.values()} - {None} <= set(CLASSICAL_METHODS)
+    assert {task.classical_features for task in TASKS.values()} - {None} <= set(CLASSICAL_FEATURES)
+
+
+def ecg(intervals, sampling_rate, noise=0.0):
+    """Narrow R-peaks at the given distances (s), the first after 0.5 s."""
+    beats = 0.5 + np.concatenate(([0.0], np.cumsum(intervals)))
+    times = np.arange(round((beats[-1] + 0.5) * sampling_rate)) / sampling_rate
+    peaks = np.exp(-((times[:, None] - beats) ** 2) / (2 * 0.012**2)).sum(1)
+    return peaks + noise * np.random.default_rng(0).standard_normal(len(times))
+
+
+def features(intervals, sampling_rate=300.0, noise=0.01):
+    return dict(zip(RR_INTERVAL_FEATURES, rr_interval_features(ecg(intervals, sampling_rate, noise), sampling_rate)))
+
+
+@pytest.mark.parametrize("sampling_rate", [125.0, 300.0])
+def test_features_of_intervals_in_closed_form(sampling_rate):
+    intervals = np.random.default_rng(1).uniform(0.6, 1.2, 40)
+    found = features(intervals, sampling_rate)
+    steps = np.diff(intervals)
+    assert found["num_intervals"] == 40
+    assert found["mean_rate"] == pytest.approx(60 / intervals.mean(), rel=0.005)
+    assert found["median_interval"] == pytest.approx(np.median(intervals), abs=0.01)
+    assert found["std"] == pytest.approx(intervals.std(), abs=0.005)
+    assert found["rmssd"] == pytest.approx(np.sqrt(np.mean(steps**2)), abs=0.01)
+    assert found["pnn50"] == pytest.approx(np.mean(np.abs(steps) > 0.05), abs=0.06)
+    assert found["range"] == pytest.approx(np.ptp(intervals), abs=0.02)
+    assert found["lag1_correlation"] == pytest.approx(np.corrcoef(intervals[1:], intervals[:-1])[0, 1], abs=0.05)
+    # Random steps turn at two thirds of the points.
+    assert 0.45 < found["turning_point_ratio"] < 0.9
+
+
+def test_regular_and_irregular_rhythms_differ():
+    regular = features(np.full(30, 0.8))
+    irregular = features(np.random.default_rng(0).uniform(0.4, 1.3, 30))
+    assert regular["rmssd"] < 0.01 and regular["regular_share"] == 1 and regular["pnn50"] == 0
+    assert irregular["rmssd"] > 0.2 and irregular["regular_share"] < 0.5
+    assert irregular["sample_entropy"] > regular["sample_entropy"] + 0.5
+    assert regular["beat_correlation"] > 0.99
+
+
+def test_alternating_intervals_turn_at_every_beat():
+    found = features([0.7, 0.9] * 12)
+    assert found["turning_point_ratio"] == 1
+    assert found["lag1_correlation"] == pytest.approx(-1, abs=0.02)
+
+
+def test_features_of_a_recording_without_beats_are_missing_not_an_error():
+    found = features([])
+    assert np.isnan(found["rmssd"]) or found["num_intervals"] >= 3
+    assert np.isfinite(found["num_intervals"]) and found["num_intervals"] >= 0
