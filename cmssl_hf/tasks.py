@@ -45,6 +45,12 @@ class Task:
         return "mae" if self.problem_type == "regression" else "auroc"
 
     @property
+    def selection_metric(self) -> str:
+        """Metric that tasks are compared by: as `metric_for_best_model`, but macro F1 for one class per recording, as in the
+        challenge of 2017."""
+        return "f1_macro" if self.problem_type == "single_label_classification" else self.metric_for_best_model
+
+    @property
     def greater_is_better(self) -> bool:
         return self.problem_type != "regression"
 

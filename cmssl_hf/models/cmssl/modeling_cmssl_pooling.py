@@ -48,7 +48,8 @@ class CMSSLPooling(nn.Module):
             scores = self.query(hidden_states).masked_fill(~real, torch.finfo(hidden_states.dtype).min)
             return (scores.softmax(1) * hidden_states).sum(1)
         if self.kind == "spectrum":
-            return self._spectrum(hidden_states, real, number)
+            shares = power_shares(self.rhythms(hidden_states), real, self.patch_seconds)
+            return (shares + 1e-3).log().flatten(1).to(hidden_states.dtype)
         mean = (hidden_states * real).sum(1) / number
         if self.kind == "mean":
             return mean
@@ -56,22 +57,29 @@ class CMSSLPooling(nn.Module):
         # The gradient of a root is infinite at zero.
         return torch.cat((mean, (variance + 1e-6).sqrt()), dim=-1)
 
-    def _spectrum(self, hidden_states: torch.Tensor, real: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
-        """Log shares of the power at `spectrum_frequencies()` in a few learnt projections, under a Hann window over the real
-        patches; cycles per second whatever the length of the window."""
-        # Half precision cannot hold squares and their shares.
-        series = self.rhythms(hidden_states).float()
-        number = number.float()
-        series = (series - (series * real).sum(1, keepdim=True) / number[:, None]) * real
-        index = torch.arange(series.shape[1], device=series.device, dtype=torch.float32)
-        hann = (math.pi * (index + 0.5) / number).sin() ** 2
-        series = series * hann[..., None]
-        frequencies = series.new_tensor(spectrum_frequencies())
-        phase = 2 * math.pi * self.patch_seconds * index[:, None] * frequencies
-        parts = [torch.einsum("bnk,nf->bkf", series, wave) for wave in (phase.cos(), phase.sin())]
-        power = parts[0] ** 2 + parts[1] ** 2
-        share = power / (power.sum(-1, keepdim=True) + 1e-6)
-        return (share + 1e-3).log().flatten(1).to(hidden_states.dtype)
+
+def power_shares(series: torch.Tensor, real: torch.Tensor, patch_seconds: float) -> torch.Tensor:
+    """How the power of series of patches is shared among `spectrum_frequencies()`, under a Hann window over the real patches.
+
+    Args:
+        series: `(batch, num_patches, series)`.
+        real: boolean `(batch, num_patches, 1)`; real patches come first.
+        patch_seconds: duration of a patch, by which frequencies are in Hz whatever the length of the window.
+
+    Returns:
+        `(batch, series, frequencies)`, float32; the shares of a series sum to 1, or are 0 where it is constant.
+    """
+    # Half precision cannot hold squares and their shares.
+    series = series.float()
+    number = real.sum(1).clamp(min=1).float()
+    series = (series - (series * real).sum(1, keepdim=True) / number[:, None]) * real
+    index = torch.arange(series.shape[1], device=series.device, dtype=torch.float32)
+    hann = (math.pi * (index + 0.5) / number).sin() ** 2
+    series = series * hann[..., None]
+    frequencies = series.new_tensor(spectrum_frequencies())
+    phase = 2 * math.pi * patch_seconds * index[:, None] * frequencies
+    power = sum(torch.einsum("bnk,nf->bkf", series, wave) ** 2 for wave in (phase.cos(), phase.sin()))
+    return power / (power.sum(-1, keepdim=True) + 1e-6)
 
 
 def spectrum_frequencies() -> list[float]:

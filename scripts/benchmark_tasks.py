@@ -1,0 +1,83 @@
+"""Compares models on tasks: models x tasks x shares of labels x seeds, with intervals over subjects.
+
+    python scripts/benchmark_tasks.py scripts/configs/benchmark_tasks.yaml --data_dir bidmc=<folder> physionet2017=<folder> \
+        --ppg_joint <encoder> --ppg_own <encoder> --ecg_joint <encoder> --ecg_own <encoder> --output_dir runs/benchmark
+
+Several folders per kind are seeds of pre-training. What is finished is not computed again, and processes that are started with
+the same command share the work. Tasks whose data are not given, and rows whose encoder is not given, are left out.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from cmssl_hf.evaluation.benchmark import benchmark_tasks, make_benchmarks
+from cmssl_hf.evaluation.plan import combinations, read_plan
+from cmssl_hf.evaluation.report import REPORT_FILE, write_report
+from cmssl_hf.evaluation.results_store import ResultsStore
+from cmssl_hf.tasks import get_task
+from cmssl_hf.training.command import orderly_end
+
+
+def main() -> None:
+    options = _options()
+    transformers_logging.set_verbosity_error()
+    with orderly_end():
+        plan = read_plan(options.config)
+        folders = dict(entry.split("=", 1) for entry in options.data_dir)
+        skipped = [name for name in plan.tasks if get_task(name).dataset not in {*folders, "simulated"}]
+        plan.tasks = {name: task_plan for name, task_plan in plan.tasks.items() if name not in skipped}
+        if skipped:
+            print(f"No data for {', '.join(skipped)}.", flush=True)
+        encoders = {
+            channel: {kind: getattr(options, f"{channel}_{kind}") for kind in ("own", "joint")}
+            for channel in ("ppg", "ecg")
+        }
+        output_dir = Path(options.output_dir)
+        store = ResultsStore(output_dir / "results")
+        benchmarks = make_benchmarks(
+            plan,
+            folders,
+            encoders,
+            output_dir / "work",
+            cache_dir=options.cache_dir,
+            architecture=options.architecture,
+        )
+        if not options.report_only:
+            chosen = combinations(plan, tasks=options.tasks, rows=options.rows, splits=options.splits)
+            start = time.monotonic()
+            for number, (combination, state) in enumerate(benchmark_tasks(chosen, benchmarks, store), start=1):
+                minutes = (time.monotonic() - start) / 60
+                print(f"{number}/{len(chosen)} {combination.name}: {state} ({minutes:.1f} min)", flush=True)
+        windows = {name: benchmark.windows for name, benchmark in benchmarks.items()}
+        write_report(store, windows, plan, output_dir)
+        print(f"{output_dir / REPORT_FILE}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default=str(Path(__file__).parent / "configs" / "benchmark_tasks.yaml"))
+    parser.add_argument("--data_dir", nargs="*", default=[], metavar="DATASET=FOLDER", help="releases, by dataset")
+    for channel in ("ppg", "ecg"):
+        for kind, tokens in (("joint", "joint tokens"), ("own", "tokens of its own modality")):
+            parser.add_argument(
+                f"--{channel}_{kind}", nargs="*", default=[], metavar="FOLDER", help=f"{channel} encoder, {tokens}"
+            )
+    parser.add_argument("--architecture", default="small", help="of random encoders where none is given")
+    parser.add_argument("--tasks", nargs="*", help="only these")
+    parser.add_argument("--rows", nargs="*", help="only these")
+    parser.add_argument("--splits", nargs="*", help="only these: paper, folds")
+    parser.add_argument("--output_dir", default="runs/benchmark_tasks")
+    parser.add_argument("--cache_dir", help="for prepared data")
+    parser.add_argument("--report_only", action="store_true", help="write the report from what is finished")
+    options = parser.parse_args()
+    if any("=" not in entry for entry in options.data_dir):
+        sys.exit("error: `--data_dir` takes DATASET=FOLDER.")
+    return options
+
+
+if __name__ == "__main__":
+    main()
