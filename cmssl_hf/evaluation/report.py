@@ -127,7 +127,7 @@ def _comparison_table(comparisons: pd.DataFrame) -> str:
                 "labels": f"{line['labels']:.0%}",
                 "is": line["better"],
                 "better than": line["than"],
-                f"by ({'MAE, F1 or AUROC'})": f"{line['gain']:+.{decimals}f}",
+                "by (MAE, F1 or AUROC)": f"{line['gain']:+.{decimals}f}",
                 "95 % interval": f"{line['low']:+.{decimals}f} to {line['high']:+.{decimals}f}",
                 "certain": ("yes" if line["gain"] > 0 else "no, worse") if line["certain"] else "open",
                 "seeds": line["seeds"],

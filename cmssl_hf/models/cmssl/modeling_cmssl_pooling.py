@@ -49,7 +49,8 @@ class CMSSLPooling(nn.Module):
             return (scores.softmax(1) * hidden_states).sum(1)
         if self.kind == "spectrum":
             shares = power_shares(self.rhythms(hidden_states), real, self.patch_seconds)
-            return (shares + 1e-3).log().flatten(1).to(hidden_states.dtype)
+            # About 0 where power is spread evenly.
+            return (shares * shares.shape[-1] + 0.05).log().flatten(1).to(hidden_states.dtype)
         mean = (hidden_states * real).sum(1) / number
         if self.kind == "mean":
             return mean
