@@ -156,6 +156,16 @@ def test_encoder_run(runs):
     assert CMSSLFeatureExtractor.from_pretrained(runs["folder"] / "encoder").channels == ("ppg",)
 
 
+def test_encoder_is_probed(runs):
+    probes = {name for name in runs["encoder"] if name.startswith("eval_probe_")}
+    assert probes == {
+        "eval_probe_heart_rate_r2",
+        "eval_probe_interval_variation_r2",
+        "eval_probe_pulse_transit_time_r2",
+    }
+    assert all(runs["encoder"][name] <= 1 for name in probes)
+
+
 def test_label_standardisation_ends_in_the_config(runs, heart_rates):
     config = AutoConfig.from_pretrained(runs["folder"] / "hr")
     labels = np.array(heart_rates["train"]["label"])

@@ -101,6 +101,7 @@ def pretrain_encoder(
         eval_dataset=WindowsDataset(coded["validation"], columns),
         processing_class=CMSSLFeatureExtractor(channels=(channel,), **settings),
         code_counts=np.bincount(train_codes[train_codes >= 0], minlength=config.codebook_size),
+        dataset_channels=channels,
     )
     metrics = trainer.run(run, checkpoint)
     trainer.publish()

@@ -1,6 +1,7 @@
 """`transformers.Trainer` for each of the three stages."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .codebook_collapse import CodebookCollapseCallback
 from .codebook_initialization import initialize_codebook
 from .codebook_revival import revive_codes
 from .divergence import DivergenceCallback
+from .encoder_probes import probe_encoder
 from .model_card import write_model_card
 from .optimization import parameter_groups
 from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, reconstruction_statistics
@@ -309,10 +311,13 @@ class EncoderTrainer(StageTrainer):
     Args:
         code_counts: how often each code occurs in the training set `(codebook_size,)`. Validation compares the
             cross-entropy with that of always predicting these frequencies.
+        dataset_channels: channels of the datasets' `input_values`; with them the best model is probed for what the windows
+            tell, see `encoder_probes`.
     """
 
-    def __init__(self, *args, code_counts: np.ndarray, **kwargs):
+    def __init__(self, *args, code_counts: np.ndarray, dataset_channels: Sequence[str] = (), **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        self.dataset_channels = dataset_channels
         # One more of each: a code that is new in validation would otherwise be infinitely surprising.
         self._log_frequencies = np.log((code_counts + 1) / (code_counts + 1).sum())
 
@@ -343,6 +348,19 @@ class EncoderTrainer(StageTrainer):
             "top1_accuracy": float((rank[real] < 1).mean()),
             "top5_accuracy": float((rank[real] < 5).mean()),
         }
+
+    def report(self, folder: Path) -> dict[str, float]:
+        if not self.dataset_channels:
+            return {}
+        encoder = self.accelerator.unwrap_model(self.model).encoder
+        metrics = probe_encoder(
+            encoder,
+            self.train_dataset.dataset,
+            self.eval_dataset.dataset,
+            channels=self.dataset_channels,
+            channel=encoder.config.channels[0],
+        )
+        return {f"eval_{name}": value for name, value in metrics.items()}
 
 
 class FinetuningTrainer(StageTrainer):
