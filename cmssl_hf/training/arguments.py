@@ -263,6 +263,13 @@ class TokenizerTrainingArguments(StageArguments):
 class EncoderTrainingArguments(StageArguments):
     """Training of stage 2."""
 
+    soft_target_temperature: float = field(
+        default=0.0,
+        metadata={
+            "help": "Train towards codes like the right one, by softmax(cosine / temperature); 0: the right one only (published)."
+        },
+    )
+
 
 @dataclass
 class FinetuningArguments(StageArguments):

@@ -102,6 +102,7 @@ def pretrain_encoder(
         processing_class=CMSSLFeatureExtractor(channels=(channel,), **settings),
         code_counts=np.bincount(train_codes[train_codes >= 0], minlength=config.codebook_size),
         dataset_channels=channels,
+        codebook=tokenizer.codebook.weight,
     )
     metrics = trainer.run(run, checkpoint)
     trainer.publish()

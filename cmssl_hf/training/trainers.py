@@ -27,6 +27,7 @@ from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, re
 from .reconstruction_report import reconstruction_report
 from .run_folder import RunFolder
 from .scoring import score
+from .soft_targets import soft_code_cross_entropy
 from .termination import TerminationCallback
 from .window_order import SharedWindowsTrainer
 
@@ -313,18 +314,34 @@ class EncoderTrainer(StageTrainer):
             cross-entropy with that of always predicting these frequencies.
         dataset_channels: channels of the datasets' `input_values`; with them the best model is probed for what the windows
             tell, see `encoder_probes`.
+        codebook: the tokenizer's codes `(codebook_size, codebook_dim)`; with them and a `soft_target_temperature` the encoder
+            is trained towards codes like the right one too. Validation knows right and wrong only.
     """
 
-    def __init__(self, *args, code_counts: np.ndarray, dataset_channels: Sequence[str] = (), **kwargs):
+    def __init__(
+        self,
+        *args,
+        code_counts: np.ndarray,
+        dataset_channels: Sequence[str] = (),
+        codebook: torch.Tensor | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.dataset_channels = dataset_channels
+        self.codebook = None if codebook is None else codebook.to(self.args.device)
         # One more of each: a code that is new in validation would otherwise be infinitely surprising.
         self._log_frequencies = np.log((code_counts + 1) / (code_counts + 1).sum())
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
     ):
-        outputs = model(**inputs, return_logits=return_outputs)
+        if model.training and self.codebook is not None and self.args.soft_target_temperature > 0:
+            labels = inputs["labels"]
+            outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+            temperature = self.args.soft_target_temperature
+            outputs.loss = soft_code_cross_entropy(outputs.logits, labels, self.codebook, temperature)
+        else:
+            outputs = model(**inputs, return_logits=return_outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
