@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from cmssl_hf.evaluation.benchmark import benchmark_tasks, make_benchmarks
@@ -25,6 +26,8 @@ from cmssl_hf.training.command import orderly_end
 def main() -> None:
     options = _options()
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
     with orderly_end():
         plan = read_plan(options.config)
         folders = dict(entry.split("=", 1) for entry in options.data_dir)

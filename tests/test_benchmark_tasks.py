@@ -55,7 +55,7 @@ def plan():
         "use_cpu": True,
     }
     task = TaskPlan(dataset_options=PEOPLE, recipe={"time_stretch": 1.2}, full_on_folds=["joint_full"])
-    return BenchmarkPlan({"simulated_hr": task}, [0.25, 1.0], [1.0], [0, 1], 2, 50, training)
+    return BenchmarkPlan({"simulated_hr": task}, [0.25, 1.0], [1.0], [0], [0, 1], 2, 50, training)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def done(folder, plan, encoders):
 def test_everything_is_computed_and_nothing_twice(done, plan, monkeypatch):
     benchmark, store, states, _ = done
     assert all(state.endswith(" s") for state in states.values()), states
-    assert len(states) == len(store.all()) == 9 * 2 * 2 + 6 * 2 * 2 * 2 + 2 * 2
+    assert len(states) == len(store.all()) == 9 * 2 * 2 + 6 * 2 * 2 * 2 + 2
     monkeypatch.setattr(rows_module.TaskBenchmark, "run", lambda *_: pytest.fail("computed again"))
     again = dict(benchmark_tasks(combinations(plan), {"simulated_hr": benchmark}, store))
     assert set(again.values()) == {"was finished"}

@@ -21,7 +21,7 @@ def test_subjects_come_with_all_their_rows():
 
 
 def test_draws_depend_on_the_seed_only():
-    first, second, other = (resample_subjects(list("aabbcc"), 5, seed) for seed in (1, 1, 2))
+    first, second, other = (list(resample_subjects(list("aabbcc"), 5, seed)) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other))
 

@@ -91,7 +91,7 @@ def _by_class(subjects: Sequence[str], classes: Sequence[Hashable], seed: int) -
 
 def _subjects_and_classes(rows: Dataset) -> tuple[list[str], list[int]]:
     """Each subject with the class of its first row: of several labels the rarest (-1 if it has none), 0 for numbers."""
-    table = rows.select_columns(["subject_id", "label"]).with_format(None)
+    table = rows.select_columns(["subject_id", "label"]).with_format(None)[:]
     first: dict[str, object] = {}
     for subject, label in zip(table["subject_id"], table["label"]):
         first.setdefault(subject, label)
@@ -109,5 +109,5 @@ def _subjects_and_classes(rows: Dataset) -> tuple[list[str], list[int]]:
 
 def _of_subjects(rows: Dataset, subjects: Sequence[str]) -> Dataset:
     chosen = set(subjects)
-    of_row = rows.select_columns(["subject_id"]).with_format(None)["subject_id"]
+    of_row = rows.select_columns(["subject_id"]).with_format(None)[:]["subject_id"]
     return rows.select([row for row, subject in enumerate(of_row) if subject in chosen])

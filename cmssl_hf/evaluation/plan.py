@@ -42,7 +42,8 @@ class BenchmarkPlan:
     Attributes:
         tasks: the plan of each task.
         fractions: shares of the labelled subjects.
-        full_on_folds_fractions: those for full fine-tuning on folds.
+        full_on_folds_fractions: those for full fine-tuning on folds, which takes longest.
+        full_on_folds_seeds: seeds for it; the folds themselves already train five models.
         seeds: at least three for claims.
         num_folds: folds of the cross-validation over subjects.
         num_resamples: draws of the bootstrap.
@@ -52,6 +53,7 @@ class BenchmarkPlan:
     tasks: dict[str, TaskPlan]
     fractions: list[float] = field(default_factory=lambda: [0.1, 1.0])
     full_on_folds_fractions: list[float] = field(default_factory=lambda: [1.0])
+    full_on_folds_seeds: list[int] = field(default_factory=lambda: [0])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     num_folds: int = 5
     num_resamples: int = 1000
@@ -130,14 +132,14 @@ def rows_of_task(task: Task) -> list[str]:
 
 
 def _of_row(plan: BenchmarkPlan, task_plan: TaskPlan, name: str, row: str, split: str) -> Iterable[Combination]:
-    fractions = plan.fractions
+    fractions, seeds = plan.fractions, plan.seeds
     if split == "folds" and row in FULL_ROWS:
         if row not in task_plan.full_on_folds:
             return
-        fractions = plan.full_on_folds_fractions
+        fractions, seeds = plan.full_on_folds_fractions, plan.full_on_folds_seeds
     for fold in range(plan.num_folds) if split == "folds" else (None,):
         for fraction in fractions:
-            for seed in plan.seeds:
+            for seed in seeds:
                 yield Combination(name, row, fraction, seed, fold)
 
 

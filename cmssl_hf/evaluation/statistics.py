@@ -1,6 +1,6 @@
 """Bootstrap over subjects: how far a metric, or the difference of two, would move with other people. numpy only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,8 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def resample_subjects(subjects: Sequence, num_resamples: int, seed: int = 0) -> list[np.ndarray]:
-    """Rows of `num_resamples` draws of as many subjects as there are, with replacement; a subject comes with all its rows.
+def resample_subjects(subjects: Sequence, num_resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yields the rows of `num_resamples` draws of as many subjects as there are, with replacement; a subject comes with all its rows.
 
     Windows of one person resemble each other, so that a bootstrap over windows would promise too much.
 
@@ -34,7 +34,8 @@ def resample_subjects(subjects: Sequence, num_resamples: int, seed: int = 0) -> 
     rows_of = np.split(order, np.cumsum(np.bincount(index))[:-1])
     generator = np.random.default_rng(seed)
     draws = generator.integers(0, len(rows_of), size=(num_resamples, len(rows_of)))
-    return [np.concatenate([rows_of[subject] for subject in draw]) for draw in draws]
+    for draw in draws:
+        yield np.concatenate([rows_of[subject] for subject in draw])
 
 
 def bootstrap(

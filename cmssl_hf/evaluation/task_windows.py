@@ -1,6 +1,6 @@
 """All windows of a task, once, whatever the split: what is predicted, of whom, and who is trained on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ class TaskWindows:
     task: Task
     data_arguments: DataArguments
     num_folds: int = 5
+    _divisions: dict[tuple, dict[str, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         self.data_arguments = replace(
@@ -48,12 +49,12 @@ class TaskWindows:
 
     @cached_property
     def subjects(self) -> np.ndarray:
-        return np.asarray(self._described.with_format(None)["subject_id"])
+        return np.asarray(self._described.select_columns(["subject_id"])[:]["subject_id"])
 
     @cached_property
     def keys(self) -> dict[tuple[str, float], int]:
         """Index of each window by record and start time (s)."""
-        table = self._described.with_format(None)
+        table = self._described.select_columns(["record_id", "start_time"])[:]
         pairs = zip(table["record_id"], (round(float(time), 4) for time in table["start_time"]))
         keys = {pair: row for row, pair in enumerate(pairs)}
         if len(keys) != len(self._described):
@@ -86,6 +87,12 @@ class TaskWindows:
         Raises:
             ValueError: if there are too few subjects.
         """
+        key = (fraction, seed if fraction < 1 else None, fold)
+        if key not in self._divisions:
+            self._divisions[key] = self._divide(fraction, seed, fold)
+        return self._divisions[key]
+
+    def _divide(self, fraction: float, seed: int, fold: int | None) -> dict[str, np.ndarray]:
         first = 0
         splits = DatasetDict()
         for split, rows in self._described_splits.items():
@@ -94,7 +101,7 @@ class TaskWindows:
         if fold is not None:
             splits = cross_validation_fold(splits, fold, self.num_folds)
         splits["train"] = labelled_share(splits["train"], fraction, seed)
-        return {split: np.asarray(rows.with_format(None)["row"]) for split, rows in splits.items()}
+        return {split: np.asarray(rows.select_columns(["row"])[:]["row"]) for split, rows in splits.items()}
 
     @cached_property
     def _described_splits(self) -> DatasetDict:

@@ -1,0 +1,133 @@
+"""Shares of labels, folds and random weights in fine-tuning, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import DatasetDict
+from tiny import encoder_config
+
+from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
+from cmssl_hf.tasks import TASKS, Task
+from cmssl_hf.training import finetuning
+from cmssl_hf.training.arguments import DataArguments, FinetuningArguments, TaskArguments
+from cmssl_hf.training.finetuning import finetune
+
+
+PEOPLE = {"num_subjects": 20, "seconds_per_subject": 40.0}
+RHYTHM = Task("simulated_rhythm", "simulated", "rhythm", "ppg", "single_label_classification")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("finetuning")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder):
+    torch.manual_seed(0)
+    CMSSLEncoderForPreTraining(encoder_config()).save_pretrained(folder / "encoder")
+    CMSSLFeatureExtractor(patch_size=25).save_pretrained(folder / "encoder")
+    return str(folder / "encoder")
+
+
+def run(folder, output_dir, model, task="simulated_hr", seed=0, people=None, **options):
+    return finetune(
+        TaskArguments(task=task, model_name_or_path=model, **options),
+        DataArguments(cache_dir=str(folder / "cache"), dataset_options=people or PEOPLE),
+        FinetuningArguments(
+            output_dir=str(output_dir),
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            max_steps=2,
+            eval_strategy="steps",
+            eval_steps=2,
+            save_strategy="steps",
+            save_steps=2,
+            per_device_train_batch_size=8,
+            learning_rate=0.0,
+            seed=seed,
+        ),
+    )
+
+
+def subjects(folder):
+    splits = json.loads((folder / "run.json").read_text())["identity"]["data"]["splits"]
+    return {split: set(part["subjects"]) for split, part in splits.items()}
+
+
+def test_a_share_of_the_labels_leaves_validation_and_test_as_they_are(folder, encoder, tmp_path):
+    run(folder, tmp_path / "all", encoder)
+    run(folder, tmp_path / "some", encoder, label_fraction=0.25)
+    everyone, some = subjects(tmp_path / "all"), subjects(tmp_path / "some")
+    assert len(some["train"]) == 4 and some["train"] < everyone["train"]
+    assert (some["validation"], some["test"]) == (everyone["validation"], everyone["test"])
+
+
+def test_folds_test_everyone_once(folder, encoder, tmp_path):
+    tested = []
+    for fold in range(2):
+        run(folder, tmp_path / str(fold), encoder, fold=fold, num_folds=2)
+        tested.append(subjects(tmp_path / str(fold))["test"])
+        table = pd.read_csv(tmp_path / str(fold) / "predictions.csv", dtype={"subject_id": str})
+        assert set(table["subject_id"]) == tested[-1]
+    assert not tested[0] & tested[1] and len(tested[0] | tested[1]) == 20
+
+
+def test_random_weights_are_not_those_of_the_folder(folder, encoder, tmp_path):
+    """A learning rate of 0 leaves the encoder as it started."""
+    run(folder, tmp_path / "pretrained", encoder)
+    run(folder, tmp_path / "random", encoder, random_weights=True)
+    start = CMSSLEncoderForPreTraining.from_pretrained(encoder).encoder.patch_projection.weight
+    kept, fresh = (
+        CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path / name).encoder.patch_projection.weight
+        for name in ("pretrained", "random")
+    )
+    torch.testing.assert_close(kept, start)
+    assert not torch.allclose(fresh, start)
+    assert fresh.shape == start.shape
+
+
+def test_labels_of_one_class_are_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, RHYTHM.name, RHYTHM)
+    load = finetuning.load_stage_data
+
+    def normal_only(*arguments):
+        splits = load(*arguments)
+        labels = np.array(splits["train"]["label"])
+        return DatasetDict({**splits, "train": splits["train"].select(np.flatnonzero(labels == labels[0]))})
+
+    monkeypatch.setattr(finetuning, "load_stage_data", normal_only)
+    with pytest.raises(ValueError, match=r"All training labels of simulated_rhythm are the same \(\d\)"):
+        run(folder, tmp_path / "run", "small", task=RHYTHM.name, config_overrides={"num_hidden_layers": 1})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_without_the_needed_signal_is_refused(folder, tmp_path):
+    CMSSLEncoderForPreTraining(encoder_config(channels=("ecg",))).save_pretrained(tmp_path / "ecg")
+    CMSSLFeatureExtractor(channels=("ecg",), patch_size=25).save_pretrained(tmp_path / "ecg")
+    with pytest.raises(ValueError, match=r"The task simulated_hr reads ppg, but the model .* reads ecg"):
+        run(folder, tmp_path / "run", str(tmp_path / "ecg"))
+
+
+def test_too_few_subjects_are_refused(folder, encoder, tmp_path):
+    with pytest.raises(ValueError, match=r"2 subject\(s\) are too few: the .* split would be empty"):
+        run(folder, tmp_path / "run", encoder, people=PEOPLE | {"num_subjects": 2})
+    with pytest.raises(ValueError, match=r"4 subject\(s\) are too few for 5 folds"):
+        run(folder, tmp_path / "run", encoder, people=PEOPLE | {"num_subjects": 4}, fold=0)
+
+
+def test_a_model_that_has_seen_test_subjects_is_refused_but_its_architecture_is_not(folder, encoder, tmp_path):
+    run(folder, tmp_path / "first", encoder)
+    tested = sorted(subjects(tmp_path / "first")["test"])
+    leaky = tmp_path / "leaky"
+    CMSSLEncoderForPreTraining(encoder_config()).save_pretrained(leaky)
+    CMSSLFeatureExtractor(patch_size=25).save_pretrained(leaky)
+    seen = {"identity": {"data": {"dataset": "simulated", "splits": {"train": {"subjects": tested}}}}}
+    (leaky / "run.json").write_text(json.dumps(seen))
+    with pytest.raises(ValueError, match=f"was pre-trained on {len(tested)} of the test subjects of simulated"):
+        run(folder, tmp_path / "run", str(leaky))
+    run(folder, tmp_path / "run", str(leaky), random_weights=True)
