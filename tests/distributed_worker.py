@@ -13,52 +13,62 @@ from test_trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_trainer,
 from tiny import encoder_config, tokenizer_config
 
 
+# The 24 windows of an epoch are no multiple of it, so that the last step has to be filled.
+GLOBAL_BATCH_SIZE = 16
+# 13 windows in batches of 2: the last batch of a process may be smaller, or none be left for it.
+NUM_EVALUATED = 13
+
+
 def metrics_of(trainer):
-    return {name: value for name, value in trainer.evaluate().items() if isinstance(value, (int, float))}
+    return {
+        name: value
+        for name, value in trainer.evaluate().items()
+        if isinstance(value, (int, float)) and not name.endswith(("time", "per_second"))
+    }
 
 
-def train_tokenizer(folder, batch_size):
-    trainer = tokenizer_trainer(
-        folder, tokenizer_config(), per_device_train_batch_size=batch_size, load_best_model_at_end=False
-    )
-    trainer.train()
-    return trainer.model.state_dict(), metrics_of(trainer)
+def losses_of(trainer):
+    parts = ("loss", "reconstruction_loss", "commitment_loss")
+    return [[entry[name] for name in parts if name in entry] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def train_head(folder, batch_size):
-    trainer = finetuning_trainer(
-        folder,
-        encoder_config(num_labels=1, problem_type="regression", label_mean=70.0, label_std=10.0),
-        augmentation=STRETCH,
-        per_device_train_batch_size=batch_size,
-        load_best_model_at_end=False,
-        optim="sgd",
-        learning_rate=0.1,
-        save_strategy="no",
-    )
-    trainer.train()
-    return trainer.model.state_dict(), metrics_of(trainer)
-
-
-def validate_encoder(folder):
-    """Validation of windows of different lengths whose number neither processes nor batches divide."""
-    lengths = (LENGTHS + LENGTHS)[:13]
-    trainer = encoder_trainer(
-        folder,
-        encoder_config(),
-        eval_samples=lengths,
-        num_eval=13,
-        code_counts=np.arange(16),
-        per_device_eval_batch_size=2,
-    )
-    return metrics_of(trainer)
+def make_trainers(folder, batch_size):
+    options = {
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": 2,
+        "load_best_model_at_end": False,
+        "save_strategy": "no",
+    }
+    plain_sgd = {"optim": "sgd", "learning_rate": 0.1}
+    head_config = encoder_config(num_labels=1, problem_type="regression", label_mean=70.0, label_std=10.0)
+    lengths = (LENGTHS + LENGTHS)[:NUM_EVALUATED]
+    return {
+        "tokenizer": tokenizer_trainer(folder / "tokenizer", tokenizer_config(), **options),
+        "encoder": encoder_trainer(
+            folder / "encoder",
+            encoder_config(),
+            code_counts=np.arange(16),
+            eval_samples=lengths,
+            num_eval=NUM_EVALUATED,
+            **options | plain_sgd,
+        ),
+        "head": finetuning_trainer(folder / "head", head_config, augmentation=STRETCH, **options | plain_sgd),
+    }
 
 
 def main(folder: Path, num_processes: int = 1, rank: int = 0) -> None:
     weights, results = {}, {}
-    weights["tokenizer"], results["tokenizer"] = train_tokenizer(folder / "tokenizer", 4 // num_processes)
-    weights["head"], results["head"] = train_head(folder / "head", 4 // num_processes)
-    results["encoder"] = validate_encoder(folder / "encoder")
+    batch_size = GLOBAL_BATCH_SIZE // num_processes
+    # Of weights that are the same for any number of processes, unlike those that they train. By trainers of their own: one that
+    # has evaluated is not connected to the others when it trains.
+    evaluating = make_trainers(folder / "evaluating", batch_size)
+    for name, trainer in evaluating.items():
+        results[name] = {"same weights": metrics_of(trainer)}
+    results["head"]["predictions"] = evaluating["head"].predict(evaluating["head"].eval_dataset).predictions.tolist()
+    for name, trainer in make_trainers(folder, batch_size).items():
+        trainer.train()
+        weights[name] = trainer.model.state_dict()
+        results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}
     torch.save(weights, folder / f"weights-{rank}.pt")
     (folder / f"results-{rank}.json").write_text(json.dumps(results))
 
