@@ -222,6 +222,11 @@ def test_embeddings_are_means_and_deviations_over_real_patches_and_kept(tmp_path
             hidden = encoder(torch.tensor(signal)[None]).last_hidden_state[0].numpy()
         expected = np.concatenate([hidden.mean(0), hidden.std(0)])
         np.testing.assert_allclose(found["last"][row, :32], expected, atol=1e-4)
+    pieces = embed_windows(encoder, windows, spectrum=False, piece_seconds=2, cache_dir=tmp_path, batch_size=2)
+    with torch.no_grad():
+        parts = torch.tensor(signals[4])[None].split(250, dim=-1)
+        hidden = torch.cat([encoder(part).last_hidden_state for part in parts], dim=1)[0].numpy()
+    np.testing.assert_allclose(pieces["last"][4], np.concatenate([hidden.mean(0), hidden.std(0)]), atol=1e-4)
     monkeypatch.setattr(CMSSLEncoderModel, "forward", lambda *_, **__: pytest.fail("embedded again"))
     again = embed_windows(encoder, windows, spectrum=True, cache_dir=tmp_path)
     np.testing.assert_array_equal(again["last"], found["last"])

@@ -89,6 +89,36 @@ def test_windows_of_10_30_and_60_seconds_in_one_batch(pooling):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+def test_long_windows_in_pieces_are_the_pieces_encoded_one_by_one():
+    """10 s pieces of 27 s and 13 s: the mean over patches is the mean over the patches of all pieces."""
+    torch.manual_seed(0)
+    model = CMSSLEncoderForSequenceClassification(encoder_config(piece_seconds=10, classifier_head="linear")).eval()
+    lengths = [27 * 125, 13 * 125]
+    values, mask = torch.zeros(2, 1, lengths[0]), torch.zeros(2, lengths[0], dtype=torch.long)
+    for row, length in enumerate(lengths):
+        values[row, :, :length] = torch.randn(length)
+        mask[row, :length] = 1
+    found = model(input_values=values, attention_mask=mask).logits
+    for row, length in enumerate(lengths):
+        pieces = values[row : row + 1, :, :length].split(1250, dim=-1)
+        hidden = torch.cat([model.encoder(piece).last_hidden_state for piece in pieces], dim=1)
+        torch.testing.assert_close(found[row], model.classifier.out_proj(hidden.mean(1))[0], atol=1e-5, rtol=1e-4)
+
+
+def test_pieces_do_not_change_windows_that_are_one_piece():
+    torch.manual_seed(0)
+    model = CMSSLEncoderForSequenceClassification(encoder_config()).eval()
+    values = torch.randn(2, 1, 1250)
+    expected = model(input_values=values).logits
+    model.config.piece_seconds = 10
+    torch.testing.assert_close(model(input_values=values).logits, expected)
+
+
+def test_pieces_shorter_than_a_patch_are_refused():
+    with pytest.raises(Exception, match=r"`piece_seconds` \(0\.01\) must hold at least one patch of 25 samples"):
+        encoder_config(piece_seconds=0.01)
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_poolings_survive_saving(pooling, tmp_path):
     model = CMSSLEncoderForSequenceClassification(encoder_config(pooling=pooling)).eval()

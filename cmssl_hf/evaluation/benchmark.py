@@ -88,7 +88,8 @@ def combination_identity(benchmark: TaskBenchmark, combination: Combination) -> 
             # It will be refused for the same reason.
             described["encoder"] = str(error)
     if combination.row in FROZEN_ROWS:
-        described["spectrum"] = benchmark.spectrum
+        overrides = benchmark.recipe.get("config_overrides", {})
+        described |= {"spectrum": benchmark.spectrum, "piece_seconds": overrides.get("piece_seconds")}
     if combination.row in FULL_ROWS:
         described |= {"recipe": benchmark.recipe, "training": benchmark.training}
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]

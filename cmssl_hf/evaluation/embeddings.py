@@ -11,6 +11,7 @@ from ..data.codes import model_fingerprint
 from ..data.windows_dataset import WindowsCollator, WindowsDataset
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
+from ..models.cmssl.modeling_cmssl_pieces import cut_into_pieces, join_pieces
 from ..models.cmssl.modeling_cmssl_pooling import power_shares
 from ..models.cpu_kernels import use_cpu_kernels
 
@@ -24,6 +25,7 @@ def embed_windows(
     windows: Dataset,
     *,
     spectrum: bool,
+    piece_seconds: float | None = None,
     cache_dir: str | Path,
     batch_size: int = 64,
 ) -> dict[str, np.ndarray]:
@@ -34,13 +36,14 @@ def embed_windows(
         windows: dataset with `input_values`.
         spectrum: whether to describe how the hidden states vary at respiratory frequencies (mean over units of the shares of
             power, and of their logarithms), beside their mean and standard deviation over patches.
+        piece_seconds: longer windows are encoded in pieces of this duration; `None` encodes them as a whole.
         cache_dir: where the features are kept, by fingerprint of model and windows.
         batch_size: windows of about one length that are embedded together.
 
     Returns:
         `(windows, features)` by the name of the layer, `"middle"` and `"last"`.
     """
-    key = Hasher.hash((model_fingerprint(encoder), windows._fingerprint, spectrum, _VERSION))
+    key = Hasher.hash((model_fingerprint(encoder), windows._fingerprint, spectrum, piece_seconds, _VERSION))
     path = Path(cache_dir) / f"embeddings-{key}.npz"
     if path.exists():
         with np.load(path) as file:
@@ -49,11 +52,15 @@ def embed_windows(
     use_cpu_kernels(encoder)
     rows = WindowsDataset(windows, ["input_values"])
     collate = WindowsCollator(encoder.config.patch_size)
+    config = encoder.config
+    piece_samples = None
+    if piece_seconds is not None:
+        piece_samples = max(1, round(piece_seconds * config.sampling_rate / config.patch_size)) * config.patch_size
     order = np.argsort(_lengths(windows), kind="stable")
     chunks: dict[str, list[np.ndarray]] = {"middle": [], "last": []}
     for start in range(0, len(order), batch_size):
         batch = collate(rows.__getitems__(order[start : start + batch_size]))
-        for layer, features in _embed(encoder, batch, spectrum).items():
+        for layer, features in _embed(encoder, batch, spectrum, piece_samples).items():
             chunks[layer].append(features)
     back = np.argsort(order)
     features = {layer: np.concatenate(parts)[back] for layer, parts in chunks.items()}
@@ -66,16 +73,25 @@ def embed_windows(
 
 
 @torch.no_grad()
-def _embed(encoder: CMSSLEncoderModel, batch: dict[str, torch.Tensor], spectrum: bool) -> dict[str, np.ndarray]:
-    outputs = encoder(**batch, output_hidden_states=True)
-    mask = batch.get("attention_mask")
+def _embed(
+    encoder: CMSSLEncoderModel, batch: dict[str, torch.Tensor], spectrum: bool, piece_samples: int | None
+) -> dict[str, np.ndarray]:
+    values, mask, used = batch["input_values"], batch.get("attention_mask"), None
     if mask is None:
-        mask = torch.ones(batch["input_values"].shape[0], batch["input_values"].shape[-1])
-    real = patch_attention_mask(mask, encoder.config.patch_size)[..., None]
+        mask = torch.ones(values.shape[0], values.shape[-1], dtype=torch.long)
+    if piece_samples is not None and values.shape[-1] > piece_samples:
+        values, mask, used = cut_into_pieces(values, mask, piece_samples)
+    outputs = encoder(values, mask, output_hidden_states=True)
+    states = outputs.hidden_states
+    layers = {"middle": states[len(states) // 2], "last": outputs.last_hidden_state}
+    real = patch_attention_mask(mask, encoder.config.patch_size)
+    if used is not None:
+        layers = {layer: join_pieces(hidden, used) for layer, hidden in layers.items()}
+        real = join_pieces(real, used)
+    real = real[..., None]
     number = real.sum(1)
     features = {}
-    states = outputs.hidden_states
-    for layer, hidden in (("middle", states[len(states) // 2]), ("last", outputs.last_hidden_state)):
+    for layer, hidden in layers.items():
         mean = (hidden * real).sum(1) / number
         deviation = (((hidden - mean[:, None]) ** 2 * real).sum(1) / number).sqrt()
         parts = [mean, deviation]

@@ -147,6 +147,7 @@ class TaskBenchmark:
             encoder,
             self.windows.features(extractor),
             spectrum=self.spectrum,
+            piece_seconds=self.recipe.get("config_overrides", {}).get("piece_seconds"),
             cache_dir=self.work_dir / "embeddings",
         )
         predictions, notes = fit_and_predict(

@@ -213,6 +213,9 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             What the head sees of the patches: their mean (published), maximum, mean and standard deviation, a learnt
             weighted mean, or how strongly a few learnt projections of them vary at 0.08-0.70 Hz, which is meant for
             respiratory rates from windows of 30 s or longer.
+        piece_seconds (`float`, *optional*):
+            [`CMSSLEncoderForSequenceClassification`] encodes longer windows in pieces of this duration, such as the 10 s that
+            encoders are pre-trained on, and pools over all pieces. By default each window is encoded as a whole.
         num_pooled_rhythms (`int`, *optional*, defaults to 8):
             Number of projections of `pooling="spectrum"`.
         regression_loss (`"mse"` or `"huber"`, *optional*, defaults to `"mse"`):
@@ -250,6 +253,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     initializer_range: float = 0.03
     classifier_head: Literal["mlp", "linear"] = "mlp"
     pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
+    piece_seconds: float | int | None = None
     num_pooled_rhythms: int = 8
     regression_loss: Literal["mse", "huber"] = "mse"
     huber_delta: float | int = 1.0
@@ -281,11 +285,22 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             values = getattr(self, name)
             if isinstance(values, (list, tuple)) and len(values) != self.num_labels:
                 raise ValueError(f"`{name}` must hold one value per label ({self.num_labels}), but is {values}.")
+        if self.piece_seconds is not None and self.piece_samples < self.patch_size:
+            raise ValueError(
+                f"`piece_seconds` ({self.piece_seconds}) must hold at least one patch of {self.patch_size} samples."
+            )
         if not self.huber_delta > 0:
             raise ValueError(f"`huber_delta` must be positive, but is {self.huber_delta}.")
         deviations = self.label_std if isinstance(self.label_std, (list, tuple)) else [self.label_std]
         if any(value is not None and not value > 0 for value in deviations):
             raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")
+
+    @property
+    def piece_samples(self) -> int | None:
+        """Samples in a piece of `piece_seconds`, whole patches; `None` where windows are encoded as a whole."""
+        if self.piece_seconds is None:
+            return None
+        return round(self.piece_seconds * self.sampling_rate / self.patch_size) * self.patch_size
 
     def to_dict(self) -> dict[str, Any]:
         output = _complete_auto_map(super().to_dict(), _ENCODER_AUTO_CLASSES)

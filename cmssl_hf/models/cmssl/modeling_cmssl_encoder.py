@@ -26,6 +26,7 @@ from .modeling_cmssl_layers import (
     patch_signals,
     sinusoidal_positions,
 )
+from .modeling_cmssl_pieces import cut_into_pieces, join_pieces
 from .modeling_cmssl_pooling import CMSSLPooling
 
 
@@ -227,9 +228,15 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
         Returns:
             `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units.
         """
+        piece_samples, used = self.config.piece_samples, None
+        if piece_samples is not None and input_values.shape[-1] > piece_samples:
+            input_values, attention_mask, used = cut_into_pieces(input_values, attention_mask, piece_samples)
         outputs = self.encoder(input_values, attention_mask, **kwargs)
+        hidden_states = outputs.last_hidden_state
         real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
-        logits = self.classifier(outputs.last_hidden_state, real)
+        if used is not None:
+            hidden_states, real = join_pieces(hidden_states, used), join_pieces(real, used)
+        logits = self.classifier(hidden_states, real)
         loss = None if labels is None else self._loss(logits.float(), labels)
         return SequenceClassifierOutput(
             loss=loss,
