@@ -1,8 +1,11 @@
 """YAML files and flags to dataclasses."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from cmssl_hf import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from cmssl_hf.training.arguments import (
     DataArguments,
     EncoderArguments,
@@ -128,16 +131,25 @@ def test_config_fields_that_do_not_exist_are_refused(arguments, values):
         arguments(config_overrides="hiden_size=3", **values)
 
 
-@pytest.mark.parametrize(
-    ("file", "dataclass_types"),
-    [
-        ("pretrain_tokenizer", TOKENIZER),
-        ("pretrain_encoder", (EncoderArguments, DataArguments, EncoderTrainingArguments)),
-        ("finetune", FINETUNING),
-    ],
-)
-def test_shipped_files_can_be_read(file, dataclass_types, pytestconfig):
-    path = pytestconfig.rootpath / "scripts" / "configs" / f"{file}.yaml"
-    *_, training = parse_arguments(dataclass_types, [str(path), "--use_cpu"])
-    assert training.max_steps > 0
+ENCODER = (EncoderArguments, DataArguments, EncoderTrainingArguments)
+KINDS = {"tokenizer": (TOKENIZER, ()), "encoder": (ENCODER, ("--tokenizer", "t")), "finetune": (FINETUNING, ())}
+CONFIGS = Path(__file__).parents[1] / "scripts" / "configs"
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in CONFIGS.glob("*.yaml") if "benchmark" not in path.name))
+def test_shipped_files_can_be_read(file):
+    ((dataclass_types, required),) = [value for kind, value in KINDS.items() if kind in file]
+    task = ("--task", "simulated_hr") if dataclass_types is FINETUNING else ()
+    half_precision = ("--fp16", "false", "--bf16", "false")
+    flags = [str(CONFIGS / file), *required, *task, "--use_cpu", *half_precision]
+    model, _, training = parse_arguments(dataclass_types, flags)
     assert training.load_best_model_at_end
+    # Every field that a file overrides makes a config.
+    config = {TokenizerArguments: CMSSLTokenizerConfig}.get(type(model), CMSSLEncoderConfig)
+    assert config(**model.config_overrides)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "encoder"])
+@pytest.mark.parametrize("preset", ["reference", "small-data", "base"])
+def test_presets(stage, preset):
+    assert (CONFIGS / f"pretrain_{stage}_{preset}.yaml").is_file()
