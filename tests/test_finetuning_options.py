@@ -106,6 +106,26 @@ def test_labels_of_one_class_are_refused(folder, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_class_weights_in_closed_form(exponent):
+    weights = finetuning.class_weights(np.array([0] * 6 + [1] * 2), 3, exponent)
+    # Shares of 6/8 and 2/8 against 1/3 each; the third class does not occur.
+    np.testing.assert_allclose(weights, [(18 / 8) ** -exponent, (6 / 8) ** -exponent, 1.0])
+
+
+def test_the_loss_weights_classes():
+    torch.manual_seed(0)
+    config = encoder_config(num_labels=3, problem_type="single_label_classification", class_weights=[0.5, 2.0, 1.0])
+    model = CMSSLEncoderForSequenceClassification(config).eval()
+    labels = torch.tensor([0, 1, 1, 2])
+    outputs = model(input_values=torch.randn(4, 1, 250), labels=labels)
+    surprise = -outputs.logits.log_softmax(-1)[torch.arange(4), labels].detach().numpy()
+    expected = np.average(surprise, weights=[0.5, 2, 2, 1])
+    assert outputs.loss.item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(Exception, match=r"`class_weights` must hold one weight per class \(2\)"):
+        encoder_config(num_labels=2, class_weights=[1.0])
+
+
 def test_a_task_without_the_needed_signal_is_refused(folder, tmp_path):
     CMSSLEncoderForPreTraining(encoder_config(channels=("ecg",))).save_pretrained(tmp_path / "ecg")
     CMSSLFeatureExtractor(channels=("ecg",), patch_size=25).save_pretrained(tmp_path / "ecg")

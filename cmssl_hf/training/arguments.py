@@ -152,6 +152,10 @@ class TaskArguments(AugmentationArguments):
         default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
+    balance_classes: float = field(
+        default=0.0,
+        metadata={"help": "Weight classes by their frequency to minus this power: 0 not at all, 1 all classes alike."},
+    )
     random_weights: bool = field(
         default=False,
         metadata={

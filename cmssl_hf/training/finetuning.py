@@ -62,6 +62,8 @@ def finetune(
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
+    if task_arguments.balance_classes > 0 and task.problem_type == "single_label_classification":
+        config.class_weights = class_weights(train_labels, config.num_labels, task_arguments.balance_classes)
     augmentation = task_arguments.augmentation(scales_labels=task.label_is_rate)
     if task_arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
         raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
@@ -193,7 +195,7 @@ def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str
     config.label2id = {name: index for index, name in config.id2label.items()}
     config.problem_type = task.problem_type
     # They may be those of an earlier task of a model that is fine-tuned further.
-    config.label_mean = config.label_std = config.label_unit = None
+    config.label_mean = config.label_std = config.label_unit = config.class_weights = None
     if task.problem_type != "regression":
         _refuse_one_class(task, labels)
         return
@@ -204,6 +206,14 @@ def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str
     config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
     config.label_unit = task.unit
     _warn_of_other_units(task, values)
+
+
+def class_weights(labels: np.ndarray, num_classes: int, exponent: float) -> tuple[float, ...]:
+    """Weight of each class: its frequency relative to that of equally frequent classes, to the power of `-exponent`; 1 for a
+    class that does not occur."""
+    counts = np.bincount(labels, minlength=num_classes)
+    relative = np.where(counts > 0, counts * num_classes / counts.sum(), 1.0)
+    return tuple(map(float, relative**-exponent))
 
 
 def _refuse_one_class(task: Task, labels: np.ndarray) -> None:

@@ -223,6 +223,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         huber_delta (`float`, *optional*, defaults to 1.0):
             Where `"huber"` turns from squared to absolute error, in standard deviations of the labels. A small one learns
             the median of the labels, which is what the mean absolute error rewards.
+        class_weights (`tuple[float, ...]`, *optional*):
+            Weight of each class in the cross-entropy when `problem_type="single_label_classification"`.
         label_mean (`float` or `tuple[float, ...]`, *optional*):
             Mean of each regression label over the training set, in physical units; one number serves all labels.
         label_std (`float` or `tuple[float, ...]`, *optional*):
@@ -257,6 +259,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     num_pooled_rhythms: int = 8
     regression_loss: Literal["mse", "huber"] = "mse"
     huber_delta: float | int = 1.0
+    class_weights: list[float | int] | tuple[float | int, ...] | None = None
     label_mean: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_unit: str | None = None
@@ -288,6 +291,10 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         if self.piece_seconds is not None and self.piece_samples < self.patch_size:
             raise ValueError(
                 f"`piece_seconds` ({self.piece_seconds}) must hold at least one patch of {self.patch_size} samples."
+            )
+        if self.class_weights is not None and len(self.class_weights) != self.num_labels:
+            raise ValueError(
+                f"`class_weights` must hold one weight per class ({self.num_labels}), but is {self.class_weights}."
             )
         if not self.huber_delta > 0:
             raise ValueError(f"`huber_delta` must be positive, but is {self.huber_delta}.")

@@ -256,7 +256,9 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         problem_type = self._problem_type(labels)
         if problem_type == "single_label_classification":
-            return nn.functional.cross_entropy(logits, labels.view(-1))
+            weights = self.config.class_weights
+            weights = None if weights is None else logits.new_tensor(weights)
+            return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
         labels = labels.to(logits.dtype).view_as(logits)
         if problem_type == "multi_label_classification":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels)
