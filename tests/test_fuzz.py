@@ -11,7 +11,7 @@ from pulsedb_release import simulated_segments, write_segment_file
 from test_dataset_ppg_dalia import content_of, write_subject
 from test_dataset_uci_bp import write_fold
 from test_dataset_wfdb_pairs import write_record
-from tiny import encoder_config, tokenizer_config
+from tiny import encoder_config, tokenizer_config, write_checkpoint_files
 from transformers import AutoModel
 
 from cmssl_hf import CMSSLEncoderModel, CMSSLFeatureExtractor, CMSSLTokenizerModel
@@ -167,6 +167,7 @@ def run_folders(folder):
     identity = {"stage": "test", "model": {"size": 1}}
     RunFolder(run, identity).open()
     checkpoint = run / "checkpoint-2"
+    write_checkpoint_files(checkpoint)
     CMSSLEncoderModel(encoder_config(num_hidden_layers=1)).save_pretrained(checkpoint)
     torch.save({"state": torch.ones(5)}, checkpoint / "optimizer.pt")
     write_manifest(checkpoint)

@@ -8,6 +8,7 @@ from pathlib import Path
 import killable
 import pytest
 import torch
+from tiny import write_checkpoint_files
 
 from cmssl_hf.training.checkpoints import MANIFEST_FILE, find_damage, last_whole_checkpoint, write_manifest
 
@@ -188,8 +189,7 @@ DAMAGES = {
 def test_damaged_checkpoint_is_put_aside(damage, message, tmp_path, caplog):
     for step in (8, 9, 10):
         folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "optimizer.pt").write_bytes(b"12345")
+        write_checkpoint_files(folder)
         write_manifest(folder)
     damage(tmp_path / "checkpoint-10" / "optimizer.pt")
     (tmp_path / "checkpoint-9" / MANIFEST_FILE).write_text("{")

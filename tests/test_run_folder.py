@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny import encoder_config
+from tiny import encoder_config, write_checkpoint_files
 
 from cmssl_hf.training.arguments import FinetuningArguments, TokenizerTrainingArguments
 from cmssl_hf.training.checkpoints import write_manifest
@@ -35,7 +35,7 @@ def test_same_run_continues_from_its_last_checkpoint(tmp_path):
     RunFolder(tmp_path, IDENTITY).open()
     assert RunFolder(tmp_path, IDENTITY).open() is None
     for step in (9, 80, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+        write_checkpoint_files(tmp_path / f"checkpoint-{step}")
         write_manifest(tmp_path / f"checkpoint-{step}")
     assert RunFolder(tmp_path, IDENTITY).open() == str(tmp_path / "checkpoint-100")
 

@@ -1,5 +1,7 @@
 """Models of a few thousand weights and datasets of a few windows, for tests of training."""
 
+from pathlib import Path
+
 import numpy as np
 from datasets import Dataset, Features, Value
 
@@ -69,3 +71,11 @@ def windows_dataset(windows: list[np.ndarray], label_feature=None, **columns) ->
     if label_feature is not None:
         features["label"] = label_feature
     return Dataset.from_dict(rows, features=features)
+
+
+def write_checkpoint_files(folder: Path, num_processes: int = 1) -> None:
+    """The files of a checkpoint, of a few bytes each, without its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    states = ["rng_state.pth"] if num_processes == 1 else [f"rng_state_{rank}.pth" for rank in range(num_processes)]
+    for name in ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", *states):
+        (folder / name).write_bytes(f"{name} of this run".encode())

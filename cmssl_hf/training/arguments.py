@@ -222,6 +222,16 @@ class StageArguments(TrainingArguments):
                 f"{os.environ['WORLD_SIZE']} processes were launched, but they are not connected: each would train by itself in"
                 " the same folder. On a machine with GPUs that are not to be used, give `--use_cpu true`."
             )
+        if self.eval_strategy == "epoch" and self.save_strategy == "steps":
+            raise ValueError(
+                "With `save_strategy` steps and `eval_strategy` epoch a checkpoint may be saved at the end of an epoch but before"
+                " its evaluation, and a run that continues from it would leave that out. Evaluate by steps, too, or save by"
+                " epochs."
+            )
+        if self.save_only_model:
+            raise ValueError(
+                "With `save_only_model` no run could continue from its checkpoints, which hold more than weights."
+            )
         # On a CPU there is nothing to pin for, and torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 

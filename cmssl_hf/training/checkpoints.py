@@ -1,10 +1,12 @@
 """Checkpoints that are there as a whole or not at all."""
 
+import fnmatch
 import hashlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,16 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
 
+#: What a run cannot continue without, beside the state of the random numbers of each process: each line names the forms that
+#: one part may have, the first one unless the model is shared between devices or very large.
+_PARTS = (
+    ("config.json",),
+    ("model.safetensors", "model.safetensors.index.json", "pytorch_model_fsdp*"),
+    ("optimizer.pt", "optimizer.bin", "optimizer_0/*"),
+    ("scheduler.pt",),
+    (TRAINER_STATE_NAME,),
+)
+
 # Hidden from `get_last_checkpoint` and, by its underscore, from uploads to the Hub.
 _UNFINISHED_FOLDER = "_unfinished"
 
@@ -27,26 +39,57 @@ class CheckpointError(OSError):
     """A checkpoint that cannot be written or used; the message says why, and which one can."""
 
 
-def write_manifest(folder: Path) -> None:
-    """Lists the size and SHA-256 of each file of a checkpoint in its `manifest.json`, and waits until all is on the disk."""
-    manifest = {}
+def write_manifest(folder: Path, num_processes: int = 1) -> None:
+    """Lists the size and SHA-256 of each file of a checkpoint in its `manifest.json`, and waits until all is on the disk.
+
+    Args:
+        folder: the checkpoint.
+        num_processes: of the run; each has random numbers of its own.
+
+    Raises:
+        CheckpointError: if a part of the checkpoint is not there.
+    """
+    files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             _flush_to_disk(path)
-            manifest[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2))
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    if missing := _missing_part(files, num_processes):
+        raise CheckpointError(f"{missing} is missing")
+    (folder / MANIFEST_FILE).write_text(json.dumps({"num_processes": num_processes, "files": files}, indent=2))
     _flush_to_disk(folder / MANIFEST_FILE)
+
+
+def _missing_part(files: Collection[str], num_processes: int | None) -> str | None:
+    """The first part that is not among the files of a checkpoint; `None` if all are."""
+    states = [f"rng_state_{process}.pth" for process in range(num_processes or 1)]
+    if num_processes is None:
+        parts = [("rng_state.pth", *states)]
+    else:
+        parts = [("rng_state.pth",)] if num_processes == 1 else [(state,) for state in states]
+    for forms in (*_PARTS, *parts):
+        if not any(fnmatch.filter(files, form) for form in forms):
+            return forms[0]
+    return None
 
 
 def find_damage(folder: Path) -> str | None:
     """What keeps a checkpoint from being used, e.g. `"optimizer.pt is missing"`; `None` if every file is as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+        # Older manifests list the files only.
+        files = manifest.get("files", manifest)
+        num_processes = manifest["num_processes"] if files is not manifest else None
+        if num_processes is not None and (type(num_processes) is not int or not 1 <= num_processes <= len(files)):
+            raise ValueError(f"{num_processes} processes")
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST_FILE}"
     except (ValueError, TypeError, KeyError, AttributeError):
         return f"its {MANIFEST_FILE} cannot be read"
+    # A list that was cut short would vouch for too little.
+    if missing := _missing_part(expected, num_processes):
+        return f"{missing} is missing"
     for name, (size, digest) in expected.items():
         path = folder / name
         if not path.is_file():
@@ -115,7 +158,7 @@ class CheckpointingTrainer(Trainer):
             self.state.best_model_checkpoint = best_checkpoint(run_folder, self.state)
             if self.args.should_save:
                 self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-                write_manifest(written)
+                write_manifest(written, self.args.world_size)
                 if checkpoint.exists():  # SIGTERM came after it and before the end of its epoch
                     checkpoint.rename(written.parent / "replaced")
                 written.rename(checkpoint)
