@@ -1,13 +1,15 @@
 """A run's folder: claimed once, continued by the same run only, never overwritten."""
 
 import json
+import subprocess
+from importlib import metadata
 
 import pytest
 from tiny import encoder_config, write_checkpoint_files
 
 from cmssl_hf.training.arguments import FinetuningArguments, TokenizerTrainingArguments
 from cmssl_hf.training.checkpoints import write_manifest
-from cmssl_hf.training.run_folder import RunFolder, model_identity, read_run, training_identity
+from cmssl_hf.training.run_folder import RunFolder, commit_of, model_identity, read_run, training_identity
 
 
 IDENTITY = {"stage": "tokenizer", "model": {"channels": ("ecg", "ppg"), "size": 3}, "training": {"seed": 1}}
@@ -26,9 +28,37 @@ def test_fresh_folder_is_claimed(tmp_path):
     assert RunFolder(folder, IDENTITY, {"builds_on": None}).open() is None
     stored = read_run(folder)
     assert stored["identity"] == json.loads(json.dumps(IDENTITY))
-    assert stored["environment"]["torch"]
+    for package in ("torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "wfdb", "h5py"):
+        assert stored["environment"][package] == metadata.version(package)
     assert "commit" in stored["environment"]
     assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
+def test_commit_is_a_hash_and_tells_of_changes(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "module.py").write_text("1")
+    (tmp_path / "installed.py").write_text("2")
+    git("add", "module.py")
+    assert commit_of(tmp_path / "module.py") is None
+    git("commit", "-qm", "first")
+    git("tag", "-am", "release", "v1.0")
+    head = git("rev-parse", "HEAD")
+    assert len(head) == 40
+    assert commit_of(tmp_path / "module.py") == head
+    # A package that is installed within the repository of something else is no part of it.
+    assert commit_of(tmp_path / "installed.py") is None
+    (tmp_path / "module.py").write_text("3")
+    assert commit_of(tmp_path / "module.py") == f"{head}-dirty"
+
+
+def test_package_outside_of_any_repository_has_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit_of(tmp_path / "module.py") is None
 
 
 def test_same_run_continues_from_its_last_checkpoint(tmp_path):

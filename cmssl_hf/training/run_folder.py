@@ -18,7 +18,21 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 
-_PACKAGES = ("cmssl_hf", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
+_PACKAGES = (
+    "cmssl_hf",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pyarrow",
+    "wfdb",
+    "h5py",
+)
 
 #: Training arguments that decide the result; others (logging, saving, where to run) may change between restarts.
 _DECISIVE_ARGUMENTS = (
@@ -195,13 +209,24 @@ def _environment() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    return {"python": platform.python_version(), "platform": platform.platform(), **versions, "commit": _commit()}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **versions,
+        "commit": commit_of(__file__),
+    }
 
 
-def _commit() -> str | None:
-    """Commit of the checkout that this package runs from; `None` where it is installed."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+def commit_of(file: str | Path) -> str | None:
+    """Commit of the checkout that a file of this package is in, with `-dirty` where something was changed since; `None` where
+    the package is installed, also if that is within a repository of something else."""
+    git = ["git", "-C", str(Path(file).parent)]
+    tracked = [*git, "ls-files", "--error-unmatch", Path(file).name]
+    # By its hash: the name of a tag would be shorter, but tags can be moved.
+    describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        for command in (tracked, describe):
+            answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+    return answer
