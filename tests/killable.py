@@ -11,17 +11,21 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from cmssl_hf.training import arguments as stage_arguments
 from cmssl_hf.training import checkpoints
 from cmssl_hf.training.command import orderly_end, run_stage
 from cmssl_hf.training.encoder_pretraining import pretrain_encoder
+from cmssl_hf.training.encoder_trainer import EncoderTrainer
 from cmssl_hf.training.finetuning import finetune
+from cmssl_hf.training.finetuning_trainer import FinetuningTrainer
 from cmssl_hf.training.run_folder import RunFolder
+from cmssl_hf.training.stage_trainer import StageTrainer
 from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
-from cmssl_hf.training.trainers import EncoderTrainer, FinetuningTrainer, StageTrainer, TokenizerTrainer
+from cmssl_hf.training.tokenizer_trainer import TokenizerTrainer
 
 
 STAGES = {
@@ -55,6 +59,7 @@ def start(
     moment: tuple[str, int] | None = None,
     number: int = signal.SIGKILL,
     file_size_limit: int | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ):
     """Starts a stage in a process of its own.
 
@@ -65,11 +70,14 @@ def start(
         moment: one of `MOMENTS` and the number of its occurrence, at which the process sends `number` to itself.
         number: a signal.
         file_size_limit: bytes beyond which writing a file fails, as it does when a disk is full.
+        environment: variables of the process, such as a launcher sets.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([run.__module__ for run, *_ in STAGES.values()])
     process = context.Process(
-        target=_run, args=(stage, list(flags), str(log), moment, number, file_size_limit), daemon=True
+        target=_run,
+        args=(stage, list(flags), str(log), moment, number, file_size_limit, dict(environment)),
+        daemon=True,
     )
     process.start()
     return process
@@ -101,7 +109,8 @@ def kill_while_saving(process, run_folder: Path, delay: float, occurrence: int, 
     return finish(process)
 
 
-def _run(stage: str, flags: list[str], log: str, moment, number: int, file_size_limit: int | None) -> None:
+def _run(stage, flags: list[str], log: str, moment, number: int, file_size_limit: int | None, environment) -> None:
+    os.environ.update(environment)
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

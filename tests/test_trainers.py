@@ -16,8 +16,10 @@ from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.windows_dataset import WindowsCollator, WindowsDataset
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import EncoderTrainingArguments, FinetuningArguments, TokenizerTrainingArguments
+from cmssl_hf.training.encoder_trainer import EncoderTrainer
+from cmssl_hf.training.finetuning_trainer import FinetuningTrainer
 from cmssl_hf.training.run_folder import RunFolder
-from cmssl_hf.training.trainers import EncoderTrainer, FinetuningTrainer, TokenizerTrainer
+from cmssl_hf.training.tokenizer_trainer import TokenizerTrainer
 
 
 NUM_WINDOWS, BATCH_SIZE = 24, 4  # six steps per epoch

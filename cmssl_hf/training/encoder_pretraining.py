@@ -17,10 +17,10 @@ from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
 from .arguments import DataArguments, EncoderArguments, EncoderTrainingArguments
+from .encoder_trainer import EncoderTrainer
 from .provenance import describe_data, median_window_seconds, run_of_model
 from .run_folder import RunFolder, check_model_name, model_identity, training_identity
 from .stage_data import load_stage_data
-from .trainers import EncoderTrainer
 
 
 def pretrain_encoder(

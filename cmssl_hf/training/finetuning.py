@@ -17,12 +17,12 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
 from .arguments import DataArguments, FinetuningArguments, TaskArguments
+from .finetuning_trainer import FinetuningTrainer
 from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects, run_of_model
 from .reports import append_summary, save_predictions
 from .run_folder import RunFolder, check_model_name, model_identity, training_identity
 from .scoring import classical_predictions, constant_predictions, score
 from .stage_data import label_names, load_raw_data, load_stage_data
-from .trainers import FinetuningTrainer
 
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from .arguments import DataArguments, TokenizerArguments, TokenizerTrainingArgum
 from .provenance import describe_data, median_window_seconds
 from .run_folder import RunFolder, model_identity, training_identity
 from .stage_data import load_stage_data
-from .trainers import TokenizerTrainer
+from .tokenizer_trainer import TokenizerTrainer
 
 
 def pretrain_tokenizer(

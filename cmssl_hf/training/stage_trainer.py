@@ -1,0 +1,167 @@
+"""What the trainers of the three stages share."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import upload_folder
+from torch import nn
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..models.cpu_kernels import use_cpu_kernels
+from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
+from .divergence import DivergenceCallback
+from .model_card import write_model_card
+from .optimization import parameter_groups
+from .run_folder import RunFolder
+from .termination import TerminationCallback
+from .window_order import SharedWindowsTrainer
+
+
+# Labels of people who were asked for their data, not for its publication; and paths of this machine.
+_NOT_UPLOADED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", "predictions.csv", "reconstructions.png", TRAINER_STATE_NAME)
+
+
+class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
+    """What the stages share: early stopping, parameter groups, and the parts of the loss in the log."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        if self.args.device.type == "cpu":
+            use_cpu_kernels(self.model)
+        self.add_callback(_Epochs)
+        self.add_callback(_LogBeforeSaving)
+        self._divergence = DivergenceCallback()
+        self.add_callback(self._divergence)
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            groups = parameter_groups(
+                model,
+                decayed=self.get_decay_parameter_names(model),
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                layerwise_lr_decay=self.args.layerwise_lr_decay,
+                head_learning_rate=getattr(self.args, "head_learning_rate", None),
+            )
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def run(self, folder: RunFolder, checkpoint: str | None) -> dict[str, float]:
+        """Trains, or continues from `checkpoint`; validates the best model and stores it with its results in `folder`.
+
+        Returns:
+            The validation metrics, with the prefix `eval_`.
+
+        Raises:
+            RunTerminated: if SIGTERM ended the training.
+            DivergedError: if loss or weights are not finite or the loss explodes.
+            CheckpointError: if a checkpoint cannot be written or the best one is damaged.
+        """
+        if checkpoint is None or not self._restore_if_complete(checkpoint):
+            with TerminationCallback(self.accelerator) as termination:
+                self.add_callback(termination)
+                self.train(resume_from_checkpoint=checkpoint)
+        metrics = self.evaluate()
+        if self.is_world_process_zero():
+            metrics.update(self.report(folder.path))
+        # Saving as users do would already push, before there are results for the model card.
+        self.save_model(_internal_call=True)
+        self.save_state()
+        self.save_metrics("eval", metrics)
+        if self.is_world_process_zero():
+            folder.note_results(metrics)
+        return metrics
+
+    def report(self, folder: Path) -> dict[str, float]:
+        """Further validation metrics of the best model, with the prefix `eval_`, and figures in `folder`."""
+        return {}
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._divergence.check_loss(loss.item() * self.current_gradient_accumulation_steps, self.args, self.state)
+        return loss
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._divergence.check_weights(self.model, self.args, self.state)
+        super()._save_checkpoint(model, trial)
+
+    def publish(self) -> None:
+        """Writes the model card of the finished run and, with `push_to_hub`, uploads the run's folder but for checkpoints,
+        predictions and the trainer's state."""
+        self.create_model_card()
+        if self.args.push_to_hub and self.is_world_process_zero():
+            upload_folder(
+                repo_id=self.hub_model_id,
+                folder_path=self.args.output_dir,
+                ignore_patterns=list(_NOT_UPLOADED),
+                commit_message="End of training",
+                token=self.args.hub_token,
+                revision=self.args.hub_revision,
+            )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle with paths of this machine and `hub_token` in it must not be uploaded; `run.json` says what decides.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Writes the card from the run's record, in place of the draft that transformers makes."""
+        if self.is_world_process_zero():
+            write_model_card(self.args.output_dir, self.hub_model_id)
+
+    def _restore_if_complete(self, checkpoint: str) -> bool:
+        """Restores the end of a run whose last checkpoint this is; transformers would train on from it."""
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            return False
+        best = best_checkpoint(Path(checkpoint).parent, state) if self.args.load_best_model_at_end else None
+        refuse_damaged(best or checkpoint)
+        self._load_from_checkpoint(best or checkpoint)
+        self.state = state
+        return True
+
+    def note_loss_part(self, name: str, value: torch.Tensor) -> None:
+        """Adds a part of the training loss to the next log line, without waiting for the device."""
+        self._loss_parts[name].append(value.detach())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._loss_parts:
+            means = {name: torch.stack(values).mean() for name, values in self._loss_parts.items()}
+            logs.update({name: self.accelerator.gather(mean).mean().item() for name, mean in means.items()})
+            self._loss_parts.clear()
+        super().log(logs, start_time)
+
+
+class _Epochs(TrainerCallback):
+    """Tells dataset and sampler which epoch begins.
+
+    The data loader of `accelerate` tells neither its dataset when there are several processes or when it skips what was done
+    before an interruption, nor its sampler when both is the case: augmentation and order would be those of the first epoch.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        epoch = int(state.epoch or 0)
+        sampler = train_dataloader.batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        for listener in (train_dataloader.dataset, sampler.sampler):
+            if hasattr(listener, "set_epoch"):
+                listener.set_epoch(epoch)
+
+
+class _LogBeforeSaving(TrainerCallback):
+    """Logs whenever a checkpoint is due: it holds no sums of losses, so that a run continued from it would log other means."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
