@@ -16,7 +16,11 @@ from ..models.cmssl.signal_processing_cmssl import (
 )
 
 
+#: Samples and labels are stored as float32, in which larger ones would be infinite.
+LARGEST_VALUE = float(np.finfo(np.float32).max)
+
 __all__ = [
+    "LARGEST_VALUE",
     "LONGEST_FLAT_SHARE",
     "DropCounter",
     "cut_windows",
@@ -53,9 +57,10 @@ class DropCounter(Counter):
     """Counts windows by outcome: `"kept"` or the reason for which they were dropped."""
 
     def usable(self, *signals: np.ndarray, label: float | np.ndarray = 0.0) -> bool:
-        """Whether all signals of one window can be used and its label is known (not NaN); the outcome is counted."""
-        reason = "unlabelled" if np.isnan(label).any() else None
-        reason = reason or next((reason for reason in map(reason_to_drop, signals) if reason), None)
+        """Whether all signals of one window can be used and its label is known (a number that float32 holds); the outcome is
+        counted."""
+        reason = None if _are_known(label).all() else "unlabelled"
+        reason = reason or next((reason for reason in map(_reason_to_drop, signals) if reason), None)
         self[reason or "kept"] += 1
         return reason is None
 
@@ -73,18 +78,30 @@ def usable_windows(
     Args:
         windows: for each signal an array of shape `(number, samples)`.
         counter: receives the outcome of every window.
-        labels: numbers of shape `(number,)` or `(number, outputs)`, NaN where a window has none.
+        labels: numbers of shape `(number,)` or `(number, outputs)`, NaN or infinite where a window has none.
 
     Returns:
         Boolean mask of shape `(number,)`.
     """
     labels = np.zeros(len(windows[0])) if labels is None else labels
     usable = np.logical_and.reduce([_surely_usable(signals) for signals in windows])
-    usable &= ~np.isnan(labels).any(axis=tuple(range(1, np.ndim(labels))))
+    usable &= _are_known(labels).all(axis=tuple(range(1, np.ndim(labels))))
     counter["kept"] += int(usable.sum())
     for row in np.flatnonzero(~usable):
         usable[row] = counter.usable(*(signals[row] for signals in windows), label=labels[row])
     return usable
+
+
+def _are_known(labels: float | np.ndarray) -> np.ndarray:
+    # Neither NaN nor infinity is smaller.
+    return np.abs(np.asarray(labels, dtype=np.float64)) <= LARGEST_VALUE
+
+
+def _reason_to_drop(signal: np.ndarray) -> str | None:
+    reason = reason_to_drop(signal)
+    if reason is None and np.abs(signal.astype(np.float64)).max() > LARGEST_VALUE:
+        reason = "too_large"
+    return reason
 
 
 def _surely_usable(signals: Sequence[np.ndarray]) -> np.ndarray:
@@ -96,4 +113,4 @@ def _surely_usable(signals: Sequence[np.ndarray]) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         steps = np.abs(np.diff(signals, axis=1))
     equal = np.count_nonzero(steps <= FLAT_TOLERANCE * np.maximum(1.0, largest)[:, None], axis=1)
-    return np.isfinite(largest) & (equal + 1 <= LONGEST_FLAT_SHARE * signals.shape[1])
+    return (largest <= LARGEST_VALUE) & (equal + 1 <= LONGEST_FLAT_SHARE * signals.shape[1])

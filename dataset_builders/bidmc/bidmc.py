@@ -33,6 +33,7 @@ _CITATION = """\
 """
 
 SAMPLING_RATE = 125
+NUMERICS_RATE = 1
 CHANNELS = {"ecg": "II", "ppg": "PLETH"}
 
 
@@ -159,14 +160,17 @@ def respiratory_rates(breaths: np.ndarray, starts: np.ndarray, window: int, by_i
         return number * 60.0 * SAMPLING_RATE / window
     rates = np.full(len(starts), np.nan)
     several = number >= 2
-    duration = breaths[end[several] - 1] - breaths[first[several]]
+    duration = (breaths[end[several] - 1] - breaths[first[several]]).astype(np.float64)
+    # Marks at the same sample are one breath, of no known rate.
+    duration[duration <= 0] = np.nan
     rates[several] = 60.0 * SAMPLING_RATE * (number[several] - 1) / duration
     return rates
 
 
 def _read_wfdb(header: Path) -> Recording:
     record = header.with_suffix("")
-    signals, numerics = _read_wfdb_signals(header), _read_wfdb_signals(header.with_name(f"{record.name}n.hea"))
+    signals = _read_wfdb_signals(header, SAMPLING_RATE)
+    numerics = _read_wfdb_signals(header.with_name(f"{record.name}n.hea"), NUMERICS_RATE)
     comment = " ".join(signals.comments)
     channels = {name.strip(" ,"): values for name, values in zip(signals.sig_name, signals.p_signal.T)}
     rates = {name.strip(" ,"): values for name, values in zip(numerics.sig_name, numerics.p_signal.T)}
@@ -182,10 +186,13 @@ def _read_wfdb(header: Path) -> Recording:
     )
 
 
-def _read_wfdb_signals(header: Path) -> wfdb.Record:
+def _read_wfdb_signals(header: Path, sampling_rate: float) -> wfdb.Record:
     with damaged_if_unreadable(header):
         refuse_paths_in_header(header)
-        return wfdb.rdrecord(str(header.with_suffix("")))
+        record = wfdb.rdrecord(str(header.with_suffix("")))
+    if record.fs != sampling_rate:
+        raise DamagedRecordError(f"{header} states {record.fs} Hz instead of {sampling_rate}.")
+    return record
 
 
 def _read_csv(path: Path) -> Recording:

@@ -208,7 +208,9 @@ def dominant_frequencies(
         filtered = scipy_signal.sosfiltfilt(sos, windows[known], axis=1)
         frequencies, power = scipy_signal.welch(filtered, sampling_rate, window="hamming", nperseg=window, axis=1)
         band = (frequencies >= 0.1) & (frequencies <= 0.5)
-        rates[known] = frequencies[band][np.argmax(power[:, band], axis=1)]
+        # Of huge values the power is infinite, and so is that of every frequency.
+        strongest = np.where(np.isfinite(power).all(axis=1), np.argmax(power[:, band], axis=1), -1)
+        rates[known] = np.where(strongest < 0, np.nan, frequencies[band][strongest])
     return rates
 
 
@@ -218,7 +220,13 @@ def most_frequent(
     """The code that fills most of each window of a sequence of small integers; of equally frequent ones the smallest."""
     first = np.round(start_times * sampling_rate).astype(np.int64)
     end = np.round((start_times + window_seconds) * sampling_rate).astype(np.int64)
-    return np.array([np.bincount(codes[a:b]).argmax() for a, b in zip(first, end)], dtype=np.int64)
+    # However short the window, there is a code at its start.
+    return np.array([np.bincount(codes[a : max(b, a + 1)]).argmax() for a, b in zip(first, end)], dtype=np.int64)
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """As they are if they are numbers: those of 700 Hz for hours are not copied."""
+    return values if values.dtype.kind in "fiub" else values.astype(np.float64)
 
 
 def _read(path: Path) -> Recording:
@@ -236,7 +244,7 @@ def _read(path: Path) -> Recording:
         subject=path.stem,
         ppg=np.ravel(vectors["BVP"]).astype(np.float32),
         ecg=np.ravel(vectors["ECG"]).astype(np.float32),
-        respiration=np.ravel(vectors["Resp"]),
+        respiration=_numbers(np.ravel(vectors["Resp"])),
         activity=activity,
         heart_rate=np.ravel(vectors["label"]).astype(np.float64),
         age=float(questionnaire["AGE"]),

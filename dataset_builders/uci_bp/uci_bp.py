@@ -99,20 +99,20 @@ class UciBp(SignalDatasetBuilder):
         with damaged_if_unreadable(record):
             content = read_variables(record, ["patient", "trial", "SP", "DP", "signal"])
             signal, sbp, dbp, patients, trials = _checked(Path(record), content)
+            trial_numbers = np.array([float(int(trial.rpartition("_")[2])) for trial in trials])
         for first in range(0, len(signal), _ROWS_PER_TABLE):
             rows = slice(first, first + _ROWS_PER_TABLE)
             pressures = np.stack([sbp[rows], dbp[rows]], axis=1)
             kept = usable_windows([signal[rows]], counter, labels=pressures)
             windows, pressures = signal[rows][kept], pressures[kept]
             labels = {"sbp": pressures[:, 0], "dbp": pressures[:, 1], "bp": pressures}
-            trial_numbers = np.array([int(trial.rpartition("_")[2]) for trial in trials[rows][kept]])
             paper = self.config.name == "paper"
             yield self.to_table(
                 signal=stretch(windows) if paper else windows,
                 sampling_rate=PAPER_SAMPLING_RATE if paper else SAMPLING_RATE,
                 subject_id=patients[rows][kept],
                 record_id=trials[rows][kept],
-                start_time=trial_numbers * (WINDOW_SAMPLES / SAMPLING_RATE),
+                start_time=trial_numbers[rows][kept] * (WINDOW_SAMPLES / SAMPLING_RATE),
                 label=labels[self.config.label],
                 sbp=pressures[:, 0],
                 dbp=pressures[:, 1],
