@@ -41,6 +41,12 @@ def test_constant_classes_are_log_odds_of_their_frequency():
     assert (result["auroc"], result["accuracy"], result["kappa"]) == (0.5, pytest.approx(1 / 3), 0)
 
 
+def test_constant_prediction_knows_classes_that_the_training_labels_lack():
+    predicted = constant_predictions(RHYTHM, np.array([0, 1, 1]), 2, num_classes=4)
+    assert predicted.shape == (2, 4)
+    assert predicted.argmax(1).tolist() == [1, 1]
+
+
 def test_constant_multi_label_is_log_odds_and_rare_labels_stay_finite():
     predicted = constant_predictions(SUPERCLASS, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), 2)
     assert np.isfinite(predicted).all()

@@ -95,11 +95,7 @@ class TaskBenchmark:
         labels, number = self.windows.labels[division["train"]], len(division["test"])
         if row == "median":
             return np.tile(np.median(labels.reshape(len(labels), -1), axis=0), (number, 1))
-        if self.windows.task.problem_type == "single_label_classification":
-            # All classes of the dataset, also those that a small share of the labels lacks.
-            share = np.bincount(labels, minlength=len(self.windows.output_names)) / len(labels)
-            return np.tile(np.log(np.clip(share, 1e-6, 1)), (number, 1))
-        return constant_predictions(self.windows.task, labels, number)
+        return constant_predictions(self.windows.task, labels, number, len(self.windows.output_names))
 
     def _classical(self, division: Mapping[str, np.ndarray], seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         task, labels = self.windows.task, self.windows.labels

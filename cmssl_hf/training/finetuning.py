@@ -102,7 +102,7 @@ def finetune(
     results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
     if trainer.is_world_process_zero():
         test_labels = _labels(splits["test"])
-        constant = constant_predictions(task, train_labels, len(test_labels))
+        constant = constant_predictions(task, train_labels, len(test_labels), config.num_labels)
         results["constant"] = score(task, constant, test_labels)
         # A prepared folder holds no raw signals, and the raw test split is not the fold.
         has_raw = data_arguments.prepared_dir is None or data_arguments.data_dir

@@ -22,14 +22,17 @@ def score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, 
     return metric.compute(predictions=predictions, references=labels)
 
 
-def constant_predictions(task: Task, train_labels: np.ndarray, num_windows: int) -> np.ndarray:
+def constant_predictions(
+    task: Task, train_labels: np.ndarray, num_windows: int, num_classes: int | None = None
+) -> np.ndarray:
     """What a model that ignores its input would predict: the mean of the training labels (regression), or the log odds of
     each class in the training set (classification)."""
     if task.problem_type == "regression":
         mean = train_labels.reshape(len(train_labels), -1).mean(0)
         return np.tile(mean, (num_windows, 1))
     if task.problem_type == "single_label_classification":
-        share = np.bincount(train_labels) / len(train_labels)
+        # A share of the labels may lack classes that others have.
+        share = np.bincount(train_labels, minlength=num_classes or 0) / len(train_labels)
     else:
         share = train_labels.mean(0)
     share = np.clip(share, 1e-6, 1 - 1e-6)
