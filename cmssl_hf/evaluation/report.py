@@ -70,7 +70,11 @@ def _preface(plan: BenchmarkPlan) -> str:
         f"Test subjects only; no stage has seen them. Values are means over seeds, with the 95 % interval of a bootstrap over"
         f" test subjects ({plan.num_resamples} draws); ± is the standard deviation over seeds. `labels` is the share of the"
         " training subjects whose labels were used. Checkpoints, features and regularisation were chosen on validation"
-        " subjects. Published figures are for orientation: other pre-training data, and for classification other recordings."
+        " subjects. Published figures are for orientation: other pre-training data, and for classification other recordings.\n\n"
+        "Rows: `classical` needs no network (pulse intervals, respiratory spectrum, or a model of the intervals between R-peaks);"
+        " `frozen` rows are linear models on the output of an encoder that is not trained, `full` rows train it too. The encoder"
+        " has random weights (`random_frozen`, `scratch`), or was pre-trained on tokens of its `own` signal or on `joint` tokens of"
+        " ECG and PPG; the architecture is the same."
     )
 
 
@@ -97,7 +101,7 @@ def _table(task: str, split: str, lines: pd.DataFrame, plan: BenchmarkPlan) -> s
                 metric: f"{line['value']:.{decimals}f}{spread}",
                 "95 % interval": f"{line['low']:.{decimals}f} to {line['high']:.{decimals}f}",
                 **{name: _number(name, line[name], decimals) for name in shown},
-                "seeds": line["seeds"],
+                "seeds": str(line["seeds"]),
             }
         )
     if split == "paper":
