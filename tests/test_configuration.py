@@ -78,6 +78,9 @@ def test_saving_changes_nothing(config, tmp_path):
         (CMSSLEncoderConfig, {"num_labels": 2, "label_std": (1.0, 0.0)}, "`label_std` must be positive"),
         (CMSSLEncoderConfig, {"num_labels": 1, "label_std": float("nan")}, "`label_std` must be positive"),
         (CMSSLEncoderConfig, {"hidden_size": "256"}, "hidden_size"),
+        (CMSSLEncoderConfig, {"num_hidden_layers": 10**9}, "`num_hidden_layers` must lie between 0 and 1000"),
+        (CMSSLTokenizerConfig, {"num_decoder_layers": 10**6}, "`num_decoder_layers` must lie between 0 and 1000"),
+        (CMSSLTokenizerConfig, {"num_hidden_layers": -1}, "`num_hidden_layers` must lie between 0 and 1000"),
     ],
 )
 def test_what_does_not_fit_is_refused(config_class, fields, message):

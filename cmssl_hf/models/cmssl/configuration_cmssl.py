@@ -50,6 +50,16 @@ def _check_channels(channels: tuple[str, ...]) -> None:
         raise ValueError(f"`channels` must name one or more of {sorted(PASS_BANDS)} once each, but is {channels}.")
 
 
+#: No model is built with more layers: a damaged file that asks for millions would only keep the machine busy.
+_MOST_LAYERS = 1000
+
+
+def _check_layers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if not 0 <= number <= _MOST_LAYERS:
+            raise ValueError(f"`{name}` must lie between 0 and {_MOST_LAYERS}, but is {number}.")
+
+
 def _check_heads(hidden_size: int, num_attention_heads: int) -> None:
     if hidden_size % num_attention_heads:
         raise ValueError(
@@ -152,6 +162,7 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
     def validate_consistency(self):
         """Part of the `@strict` validation: the fields must fit each other."""
         _check_channels(self.channels)
+        _check_layers(num_hidden_layers=self.num_hidden_layers, num_decoder_layers=self.num_decoder_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
         _check_heads(self.hidden_size, self.num_decoder_attention_heads)
         if len(self.channel_loss_weights) != len(self.channels):
@@ -283,6 +294,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     def validate_consistency(self):
         """Part of the `@strict` validation: the fields must fit each other."""
         _check_channels(self.channels)
+        _check_layers(num_hidden_layers=self.num_hidden_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
         for name in ("label_mean", "label_std"):
             values = getattr(self, name)
