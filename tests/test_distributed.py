@@ -183,7 +183,7 @@ def test_processes_that_are_not_connected_are_refused(monkeypatch, tmp_path):
 
 
 def test_stage_1_by_accelerate_launch_is_that_of_one_process(tmp_path):
-    config = ROOT / "scripts" / "configs" / "pretrain_tokenizer.yaml"
+    config = ROOT / "scripts" / "configs" / "pretrain_tokenizer_small-data.yaml"
     _, output = launch(
         "accelerate.commands.launch",
         "--config_file",
