@@ -166,7 +166,7 @@ def _signal_at(trainer: type, name: str, occurrence: int, number: int) -> None:
     setattr(owner, name, signalled)
 
 
-def _truncate_a_file(folder: Path) -> None:
+def _truncate_a_file(folder: Path, num_processes: int) -> None:
     path = folder / "model.safetensors"
     os.truncate(path, path.stat().st_size // 2)
 
