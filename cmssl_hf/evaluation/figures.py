@@ -59,7 +59,12 @@ def label_efficiency(results: pd.DataFrame, path: Path) -> None:
         where = "published split" if split == "paper" else "cross-validation over subjects"
         axes.set_title(f"{results['task'].iloc[0]}, {where} ({of_split['test_subjects'].iloc[0]} subjects)")
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    # A row may be in one of the two only.
+    shown = {}
+    for each in figure.axes:
+        shown.update(zip(*reversed(each.get_legend_handles_labels())))
+    order = [row for row in _COLOURS if row in shown]
+    axes.legend([shown[row] for row in order], order, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
 
 
