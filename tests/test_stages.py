@@ -128,7 +128,7 @@ def heart_rates(cache):
 
 def test_tokenizer_run(runs):
     metrics = runs["tokenizer"]
-    assert 1 <= metrics["eval_codes_in_use"] <= 16
+    assert 1 <= metrics["eval_perplexity"] <= metrics["eval_codes_in_use"]
     assert {"eval_ecg_l1", "eval_ppg_explained_variance", "eval_perplexity", "eval_commitment_loss"} <= set(metrics)
     model = CMSSLTokenizerModel.from_pretrained(runs["folder"] / "tokenizer")
     assert model.config.channels == ("ecg", "ppg")

@@ -46,7 +46,8 @@ class TokenizerTrainer(StageTrainer):
         if model.training:
             self.note_loss_part("reconstruction_loss", outputs.reconstruction_loss)
             self.note_loss_part("commitment_loss", outputs.commitment_loss)
-            self.last_latents = outputs.latents.detach(), outputs.codes
+            if self.args.revival_steps:
+                self.last_latents = outputs.latents.detach(), outputs.codes
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
