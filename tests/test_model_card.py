@@ -158,6 +158,7 @@ def test_what_may_leak(heart_rate_run):
     run["builds_on"] = None
     for initialisation, expected in (
         ("small", "It started from random weights: no pre-training."),
+        ("random weights", "It started from random weights: no pre-training."),
         ("f3a9", "Which subjects the starting weights have seen is not known"),
     ):
         run["identity"]["initialisation"] = initialisation

@@ -2,12 +2,18 @@
 
 import json
 import subprocess
+from dataclasses import fields
 from importlib import metadata
 
 import pytest
 from tiny import encoder_config, write_checkpoint_files
 
-from cmssl_hf.training.arguments import FinetuningArguments, TokenizerTrainingArguments
+from cmssl_hf.training.arguments import (
+    EncoderTrainingArguments,
+    FinetuningArguments,
+    StageArguments,
+    TokenizerTrainingArguments,
+)
 from cmssl_hf.training.checkpoints import write_manifest
 from cmssl_hf.training.run_folder import RunFolder, commit_of, model_identity, read_run, training_identity
 
@@ -171,3 +177,11 @@ def test_identity_of_a_model_is_that_of_its_folder(tmp_path):
     as_json = json.loads(json.dumps(model_identity(config)))
     assert json.loads(json.dumps(model_identity(reloaded))) == as_json
     assert json.loads(json.dumps(model_identity(encoder_config(label_mean=2.0)))) != as_json
+
+
+@pytest.mark.parametrize("kind", [TokenizerTrainingArguments, EncoderTrainingArguments, FinetuningArguments])
+def test_all_that_a_stage_adds_decides_its_run(kind, tmp_path):
+    """But for the floor of a warning."""
+    added = {field.name for field in fields(kind)} - {field.name for field in fields(StageArguments)}
+    arguments = kind(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    assert added - {"perplexity_floor"} <= set(training_identity(arguments))

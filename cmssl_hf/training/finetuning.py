@@ -20,7 +20,7 @@ from .arguments import DataArguments, FinetuningArguments, TaskArguments
 from .finetuning_trainer import FinetuningTrainer
 from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects, run_of_model
 from .reports import append_summary, save_predictions
-from .run_folder import RunFolder, check_model_name, model_identity, training_identity
+from .run_folder import RANDOM_WEIGHTS, RunFolder, check_model_name, model_identity, training_identity
 from .scoring import classical_predictions, constant_predictions, score
 from .stage_data import label_names, load_raw_data, load_stage_data
 
@@ -241,7 +241,7 @@ def _warn_of_other_units(task: Task, values: np.ndarray) -> None:
 def _initialisation(arguments: TaskArguments, model: CMSSLEncoderForSequenceClassification) -> str:
     if _is_scratch(arguments.model_name_or_path):
         return arguments.model_name_or_path
-    return "random weights" if arguments.random_weights else model_fingerprint(model.encoder)
+    return RANDOM_WEIGHTS if arguments.random_weights else model_fingerprint(model.encoder)
 
 
 def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:

@@ -13,7 +13,7 @@ from ..models.cmssl.configuration_cmssl import ENCODER_SIZES
 from ..models.cmssl.hub_cmssl import name_model
 from ..tasks import Task, get_task
 from .reports import result_table
-from .run_folder import read_run
+from .run_folder import RANDOM_WEIGHTS, read_run
 
 
 _TITLES = {
@@ -175,7 +175,7 @@ def _method(run: dict[str, Any]) -> str:
     identity = run["identity"]
     if run.get("builds_on") is not None:
         initialisation = f"It started from a pre-trained encoder ({_stages_before(run)})."
-    elif identity.get("initialisation") in ENCODER_SIZES:
+    elif identity.get("initialisation") in (*ENCODER_SIZES, RANDOM_WEIGHTS):
         initialisation = "It started from random weights: no pre-training."
     else:
         initialisation = "It started from weights of whose training nothing is recorded."
@@ -276,7 +276,7 @@ def _leak_notes(run: dict[str, Any], data: list[TrainingData]) -> Iterator[str]:
     if run["identity"]["stage"] == "finetuning":
         if run.get("builds_on") is not None:
             yield "No test subject, by dataset and identifier, was in the training or validation data of an earlier stage."
-        elif run["identity"].get("initialisation") not in ENCODER_SIZES:
+        elif run["identity"].get("initialisation") not in (*ENCODER_SIZES, RANDOM_WEIGHTS):
             yield "Which subjects the starting weights have seen is not known; test subjects may be among them."
     else:
         yield "Test subjects of these datasets were not used."

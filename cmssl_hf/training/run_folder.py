@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 
+#: The `initialisation` of a run that takes the architecture of a model's folder and none of its weights.
+RANDOM_WEIGHTS = "random weights"
+
 _PACKAGES = (
     "cmssl_hf",
     "torch",
@@ -59,6 +62,10 @@ _DECISIVE_ARGUMENTS = (
     "warm_start_steps",
     "kmeans_windows",
     "kmeans_iterations",
+    "quantized_encoder_lr",
+    "revival_steps",
+    "revival_usage",
+    "soft_target_temperature",
     "seed",
 )
 
