@@ -1,6 +1,11 @@
 """Damaged files: every reader reads them or refuses them with its documented error; none crashes, hangs or grows."""
 
+import os
+import resource
+import subprocess
 import sys
+import traceback
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -101,7 +106,37 @@ def matlab_5(folder):
         write_fold(release, fold, abp_signal=None)
     builder = load_dataset_builder("uci_bp", data_dir=release, cache_dir=folder)
     damaged = release / "signal_fold_0.mat"
-    return [damaged], lambda: list(builder.read_records([str(damaged)], SplitCounts()))
+
+    def read():
+        with mock.patch("subprocess.run", run_script_in_fork):
+            list(builder.read_records([str(damaged)], SplitCounts()))
+
+    return [damaged], read
+
+
+def run_script_in_fork(command, **_):
+    """What `subprocess.run` does for `python -c`, in a hundredth of the time: the imports are there already."""
+    script = command[command.index("-c") + 1]
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.dup2(writing, 2)
+        # Were the worker that waits for it killed, nobody else would end it.
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+        status = 1
+        try:
+            sys.argv = ["-c", *command[command.index("-c") + 2 :]]
+            exec(script, {})
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, errors="replace") as pipe:
+        errors = pipe.read()
+    _, status = os.waitpid(process, 0)
+    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(status), "", errors)
 
 
 def matlab_7(folder):
@@ -240,9 +275,7 @@ def assert_no_problems(findings, count):
 
 @pytest.mark.parametrize(("prepare", "documented"), READERS.values(), ids=READERS)
 def test_damaged_files(prepare, documented, tmp_path):
-    # MATLAB v5 files are read by a process each.
-    count = 10 if prepare is matlab_5 else 60
-    assert_no_problems(fuzz(prepare, tmp_path, count, documented), count)
+    assert_no_problems(fuzz(prepare, tmp_path, 60, documented), 60)
 
 
 @pytest.mark.long

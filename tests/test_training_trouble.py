@@ -1,6 +1,7 @@
 """Trainings that cannot go well: they stop, or warn, and say what is wrong."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,10 @@ from test_trainers import BATCH_SIZE, NUM_WINDOWS, encoder_trainer, finetuning_t
 from tiny import encoder_config
 
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training import finetuning
+from cmssl_hf.training import finetuning, stage_trainer
 from cmssl_hf.training.checkpoints import last_whole_checkpoint
 from cmssl_hf.training.codebook_collapse import usage_perplexity
-from cmssl_hf.training.divergence import DivergedError
+from cmssl_hf.training.divergence import DivergedError, DivergenceCallback
 from cmssl_hf.training.run_folder import RunFolder
 
 
@@ -64,7 +65,14 @@ def run_to_the_end(trainer, folder):
     return trainer.run(run_folder, run_folder.open())
 
 
-def test_records_are_those_of_the_batch_after_an_interruption(tmp_path):
+@pytest.fixture(params=["at once", "a batch later"])
+def checked(request, monkeypatch):
+    """When losses are looked at: on a CPU, and as it is done with an accelerator."""
+    if request.param != "at once":
+        monkeypatch.setattr(stage_trainer, "DivergenceCallback", lambda delay: DivergenceCallback(delay=1))
+
+
+def test_records_are_those_of_the_batch_after_an_interruption(checked, tmp_path):
     run(finetuning_trainer(tmp_path), tmp_path, interrupted_at=9)
     seen = []
     trainer = finetuning_trainer(tmp_path, train=[float(60 + row) for row in range(NUM_WINDOWS)])
@@ -82,7 +90,26 @@ def test_records_are_those_of_the_batch_after_an_interruption(tmp_path):
     with pytest.raises(DivergedError, match="after step 10: the loss is inf"):
         run_to_the_end(trainer, tmp_path)
     records = pd.read_csv(tmp_path / "diverged_step_10.csv")["record_id"]
-    assert [float(60 + int(record[1:])) for record in records] == seen[-1]
+    assert [float(60 + int(record[1:])) for record in records] == seen[2]
+    assert Path(last_whole_checkpoint(tmp_path)).name == "checkpoint-10"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_loss_of_the_batch_before_a_checkpoint_is_checked_first(checked, number, tmp_path):
+    """Whichever of the three batches between two checkpoints it is, and whether another one follows or not."""
+    trainer = encoder_trainer(tmp_path, max_steps=3, save_steps=3, eval_steps=3)
+    compute_loss, seen = trainer.compute_loss, []
+
+    def one_is_infinite(*args, **kwargs):
+        loss = compute_loss(*args, **kwargs)
+        seen.append(loss)
+        # Finite weights all the same.
+        return loss + torch.inf if len(seen) == number + 1 else loss
+
+    trainer.compute_loss = one_is_infinite
+    with pytest.raises(DivergedError, match=f"after step {number}: the loss is inf"):
+        run_to_the_end(trainer, tmp_path)
+    assert not [*tmp_path.glob("checkpoint-*")]
 
 
 def test_exploding_loss_stops(tmp_path):

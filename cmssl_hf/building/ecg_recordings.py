@@ -19,7 +19,7 @@ from cmssl_hf.building.dataset_builder import (
 from cmssl_hf.building.paper_protocol import PAPER_SAMPLING_RATE, stretch
 from cmssl_hf.building.splits import SPLITS
 from cmssl_hf.building.windows import DropCounter
-from cmssl_hf.models.cmssl.recordings_cmssl import refuse_paths_in_header
+from cmssl_hf.models.cmssl.recordings_cmssl import refuse_unsafe_header
 
 
 #: The leads of a 12-lead ECG in their usual order.
@@ -139,7 +139,7 @@ def read_leads(record: str, leads: Sequence[str], num_samples: int | None = None
         DamagedRecordError: if the record cannot be read, lacks a lead, is empty or is of another length.
     """
     with damaged_if_unreadable(f"{record}.hea"):
-        refuse_paths_in_header(f"{record}.hea")
+        refuse_unsafe_header(f"{record}.hea")
         # Parsing the header is what takes the time, so all leads are read with it, once.
         content = wfdb.rdrecord(record)
     names = [name.upper() for name in content.sig_name]

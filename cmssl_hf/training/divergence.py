@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,57 +20,93 @@ class DivergedError(ArithmeticError):
     batch's records."""
 
 
+@dataclass
+class _Batch:
+    """A batch whose loss is to be checked: its mean, and how to find its windows again."""
+
+    loss: torch.Tensor
+    step: int
+    loader: DataLoader
+    epoch: int
+    number: int
+
+    def window_positions(self) -> list[int]:
+        """Positions in the dataset of its windows, drawn again: loaders do not pass them on."""
+        sampler = self.loader.batch_sampler
+        shuffler = sampler
+        while hasattr(shuffler, "batch_sampler"):
+            shuffler = shuffler.batch_sampler
+        if hasattr(shuffler.sampler, "set_epoch"):
+            shuffler.sampler.set_epoch(self.epoch)
+        return next(itertools.islice(sampler, self.number, None))
+
+
 class DivergenceCallback(TrainerCallback):
-    """Knows which batch of the epoch is being trained on, and stops the training if its loss cannot be learnt from."""
+    """Knows which batch of the epoch is being trained on, and stops the training if its loss cannot be learnt from.
+
+    Args:
+        delay: batches by which a loss is looked at later than it was computed. With an accelerator, which computes while the
+            next batch is being prepared, 0 would make each wait for the other. Whatever the delay, all losses are checked
+            before a checkpoint is stored.
+    """
+
+    def __init__(self, delay: int = 0):
+        self._delay = delay
+        self._unchecked: deque[_Batch] = deque()
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         self._loader: DataLoader = train_dataloader
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         # Not 0 where a run continues within an epoch.
-        self._first_batch = state.global_step % steps_per_epoch * args.gradient_accumulation_steps
-        self._num_batches = 0
+        self._next_batch = state.global_step % steps_per_epoch * args.gradient_accumulation_steps
         self._epoch = int(state.epoch or 0)
 
-    def check_loss(self, loss: float, args: TrainingArguments, state: TrainerState) -> None:
+    def on_train_end(self, args, state, control, **kwargs):
+        self.check_losses(args, state)
+
+    def note_loss(self, loss: torch.Tensor, args: TrainingArguments, state: TrainerState) -> None:
         """Called with the mean loss of each batch, before the optimizer's step.
 
         Raises:
-            DivergedError: if the loss is not finite, or exceeds `EXPLOSION` times the first one that was logged.
+            DivergedError: if a loss is not finite, or exceeds `EXPLOSION` times the first one that was logged.
         """
-        self._num_batches += 1
-        first = next((entry["loss"] for entry in state.log_history if "loss" in entry), math.inf)
-        if not math.isfinite(loss):
-            self._stop(f"the loss is {loss}", args, state)
-        if loss > EXPLOSION * first:
-            self._stop(f"the loss is {loss:.3g}, more than {EXPLOSION:g} times the first one", args, state)
+        self._unchecked.append(_Batch(loss.detach(), state.global_step, self._loader, self._epoch, self._next_batch))
+        self._next_batch += 1
+        self.check_losses(args, state, later=self._delay)
 
-    def check_weights(self, model: torch.nn.Module, args: TrainingArguments, state: TrainerState) -> None:
+    def check_losses(self, args: TrainingArguments, state: TrainerState, later: int = 0) -> None:
+        """Checks the losses that are still to be checked, but for the last `later` ones.
+
+        Raises:
+            DivergedError: as [`note_loss`] does.
+        """
+        first = next((entry["loss"] for entry in state.log_history if "loss" in entry), math.inf)
+        while len(self._unchecked) > later:
+            batch = self._unchecked.popleft()
+            loss = batch.loss.item()
+            if not math.isfinite(loss):
+                self._stop(f"the loss is {loss}", batch, args)
+            if loss > EXPLOSION * first:
+                self._stop(f"the loss is {loss:.3g}, more than {EXPLOSION:g} times the first one", batch, args)
+            self._last = batch
+
+    def check_before_saving(self, model: torch.nn.Module, args: TrainingArguments, state: TrainerState) -> None:
         """Called before weights are stored.
 
         Raises:
-            DivergedError: if any is not finite.
+            DivergedError: if any weight is not finite, or as [`note_loss`] does.
         """
+        self.check_losses(args, state)
         bad = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
         if bad:
-            self._stop(f"{len(bad)} weights are not finite, such as {bad[0]}", args, state)
+            self._stop(f"{len(bad)} weights are not finite, such as {bad[0]}", self._last, args, state.global_step)
 
-    def _stop(self, problem: str, args: TrainingArguments, state: TrainerState) -> None:
-        name = f"diverged_step_{state.global_step}"
-        path = Path(args.output_dir) / (
-            name + (f"_process_{args.process_index}.csv" if args.world_size > 1 else ".csv")
-        )
-        self._loader.dataset.provenance(self._batch()).to_pandas().to_csv(path, index=False)
+    def _stop(self, problem: str, batch: _Batch, args: TrainingArguments, step: int | None = None) -> None:
+        step = batch.step if step is None else step
+        process = f"_process_{args.process_index}" if args.world_size > 1 else ""
+        path = Path(args.output_dir) / f"diverged_step_{step}{process}.csv"
+        batch.loader.dataset.provenance(batch.window_positions()).to_pandas().to_csv(path, index=False)
         raise DivergedError(
-            f"Training stopped after step {state.global_step}: {problem}. The records of the batch are in {path}. Look at their"
+            f"Training stopped after step {step}: {problem}. The records of the batch are in {path}. Look at their"
             " signals and labels; otherwise a lower `learning_rate`, a longer warm-up or full precision may help."
         )
-
-    def _batch(self) -> list[int]:
-        """Positions in the dataset of the windows of the current batch, drawn again: loaders do not pass them on."""
-        sampler = self._loader.batch_sampler
-        shuffler = sampler
-        while hasattr(shuffler, "batch_sampler"):
-            shuffler = shuffler.batch_sampler
-        if hasattr(shuffler.sampler, "set_epoch"):
-            shuffler.sampler.set_epoch(self._epoch)
-        return next(itertools.islice(sampler, self._first_batch + self._num_batches - 1, None))

@@ -35,7 +35,7 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             use_cpu_kernels(self.model)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
-        self._divergence = DivergenceCallback()
+        self._divergence = DivergenceCallback(delay=0 if self.args.device.type == "cpu" else 1)
         self.add_callback(self._divergence)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
@@ -87,11 +87,11 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        self._divergence.check_loss(loss.item() * self.current_gradient_accumulation_steps, self.args, self.state)
+        self._divergence.note_loss(loss * self.current_gradient_accumulation_steps, self.args, self.state)
         return loss
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._divergence.check_weights(self.model, self.args, self.state)
+        self._divergence.check_before_saving(self.model, self.args, self.state)
         super()._save_checkpoint(model, trial)
 
     def publish(self) -> None:

@@ -33,6 +33,7 @@ class TerminationCallback(TrainerCallback):
         self._accelerator = accelerator
         self._requested = False
         self._ending = False
+        self._of_last_step = torch.tensor(0)
 
     def __enter__(self) -> "TerminationCallback":
         self._previous = signal.signal(signal.SIGTERM, self._request)
@@ -72,5 +73,8 @@ class TerminationCallback(TrainerCallback):
     def _requested_anywhere(self) -> bool:
         if self._accelerator.num_processes == 1:
             return self._requested
-        requested = torch.tensor(int(self._requested), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(requested).item())
+        requested = self._accelerator.reduce(torch.tensor(int(self._requested), device=self._accelerator.device))
+        if requested.device.type != "cpu":
+            # The answer to the step before is there already; to wait for this one would keep the device from the next step.
+            requested, self._of_last_step = self._of_last_step, requested
+        return bool(requested.item())

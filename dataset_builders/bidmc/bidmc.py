@@ -19,7 +19,7 @@ from cmssl_hf.building.dataset_builder import (
     pair_features,
 )
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
-from cmssl_hf.models.cmssl.recordings_cmssl import refuse_paths_in_header
+from cmssl_hf.models.cmssl.recordings_cmssl import refuse_unsafe_header
 
 
 _CITATION = """\
@@ -188,7 +188,7 @@ def _read_wfdb(header: Path) -> Recording:
 
 def _read_wfdb_signals(header: Path, sampling_rate: float) -> wfdb.Record:
     with damaged_if_unreadable(header):
-        refuse_paths_in_header(header)
+        refuse_unsafe_header(header)
         record = wfdb.rdrecord(str(header.with_suffix("")))
     if record.fs != sampling_rate:
         raise DamagedRecordError(f"{header} states {record.fs} Hz instead of {sampling_rate}.")

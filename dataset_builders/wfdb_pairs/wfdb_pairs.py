@@ -17,7 +17,7 @@ from cmssl_hf.building.dataset_builder import (
     pair_features,
 )
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
-from cmssl_hf.models.cmssl.recordings_cmssl import refuse_paths_in_header
+from cmssl_hf.models.cmssl.recordings_cmssl import refuse_unsafe_header
 from cmssl_hf.signals import CHANNEL_PATTERNS, first_match, resample
 
 
@@ -171,7 +171,7 @@ class WfdbPairs(SignalDatasetBuilder):
 
 def _read_header(path: Path) -> wfdb.Record | wfdb.MultiRecord:
     with damaged_if_unreadable(path):
-        refuse_paths_in_header(path)
+        refuse_unsafe_header(path)
         return wfdb.rdheader(str(path.with_suffix("")))
 
 

@@ -27,9 +27,9 @@ class CMSSLCodebook(nn.Module):
         self.register_buffer("cluster_size", torch.zeros(config.codebook_size))
         self.register_buffer("vector_sum", torch.zeros(config.codebook_size, config.codebook_dim))
 
-    def similarities(self, latents: torch.Tensor) -> torch.Tensor:
-        """Cosines `(n, codebook_size)` of unit vectors `latents (n, codebook_dim)` with all codes."""
-        return nn.functional.linear(latents, self.weight)
+    def most_similar(self, latents: torch.Tensor) -> torch.Tensor:
+        """Indices `(n,)` of the codes with the largest cosine to unit vectors `latents (n, codebook_dim)`."""
+        return nn.functional.linear(latents, self.weight).argmax(-1)
 
     def nearest(self, latents: torch.Tensor) -> torch.Tensor:
         """Indices `(...)` of the codes nearest to unit vectors `latents (..., codebook_dim)`; on the unit sphere the
@@ -37,7 +37,7 @@ class CMSSLCodebook(nn.Module):
         # Half precision cannot tell thousands of neighbours apart.
         with torch.autocast(latents.device.type, enabled=False):
             parts = latents.float().flatten(0, -2).split(_LATENTS_PER_PRODUCT)
-            codes = [self.similarities(part).argmax(-1) for part in parts]
+            codes = [self.most_similar(part) for part in parts]
         return torch.cat(codes).view(latents.shape[:-1])
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:

@@ -168,5 +168,9 @@ class CMSSLLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         attention_output, _ = self.attention(hidden_states, attention_mask, **kwargs)
         hidden_states = self.attention_layer_norm(hidden_states + self.drop_path(self.dropout(attention_output)))
-        output = self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
+        output = self.feed_forward(hidden_states)
         return self.output_layer_norm(hidden_states + self.drop_path(self.dropout(output)))
+
+    def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The position-wise network on `(batch, num_patches, hidden_size)`."""
+        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))

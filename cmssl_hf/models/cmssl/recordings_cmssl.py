@@ -21,6 +21,13 @@ CHANNEL_PATTERNS: dict[str, tuple[str, ...]] = {
     "ppg": (r"(PLETH|PPG).*", r"BVP.*"),
 }
 
+#: Formats of WFDB that are FLAC streams; a sample in any other takes at least a byte.
+_COMPRESSED_FORMATS = ("508", "516", "524")
+#: Samples in a byte of FLAC, where the signal is constant: the largest block has 65,535 samples, the smallest frame 10 bytes.
+_LARGEST_COMPRESSION = 6554
+#: Samples of a record of several segments, whose gaps are in no file: 24 days at 125 Hz.
+_LARGEST_GAPPED_RECORD = 2**28
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -59,21 +66,33 @@ def first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
     return None
 
 
-def refuse_paths_in_header(header: str | os.PathLike) -> None:
-    """Refuses a WFDB header that names files in other folders: a name is metadata, which anyone may have written.
+def refuse_unsafe_header(header: str | os.PathLike) -> None:
+    """Refuses a WFDB header that should not be followed - it is metadata, which anyone may have written, or damage has changed:
+    one that names files in other folders, or states more samples than its files can hold, for which memory would be taken.
 
     Args:
         header: the `.hea` file.
 
     Raises:
-        ValueError: if a signal or segment is not a plain name.
+        ValueError: if a signal or segment is not a plain name, or the stated length is impossible.
     """
     # Read as wfdb reads it: what it leaves out cannot hide a path.
     lines = [line.strip() for line in Path(header).read_text(encoding="ascii", errors="ignore").splitlines()]
-    for line in [line for line in lines if line and not line.startswith("#")][1:]:
-        name = line.split()[0]
+    record, *parts = [line.split() for line in lines if line and not line.startswith("#")] or [[]]
+    for name, *_ in parts:
         if "/" in name or "\\" in name or name in (".", ".."):
             raise ValueError(f"it names the file {name!r}: only files beside a header are read.")
+    stated = int(record[3]) if len(record) > 3 and record[3].isdigit() else 0
+    if record and "/" in record[0]:
+        if stated > _LARGEST_GAPPED_RECORD:
+            raise ValueError(f"it states {stated:,} samples, more than {_LARGEST_GAPPED_RECORD:,}: read its segments.")
+        return
+    for name, *format_and_more in parts:
+        file = Path(header).parent / name
+        compressed = format_and_more and format_and_more[0].startswith(_COMPRESSED_FORMATS)
+        # wfdb says so if a file is missing.
+        if file.is_file() and stated > file.stat().st_size * (_LARGEST_COMPRESSION if compressed else 1):
+            raise ValueError(f"it states {stated:,} samples, but {name} has only {file.stat().st_size:,} bytes.")
 
 
 def read_recording(
@@ -212,7 +231,7 @@ def _from_wfdb(
     if not header.is_file():
         raise FileNotFoundError(f"There is no WFDB header {header}, and {path.name} does not end in `.csv`.")
     try:
-        refuse_paths_in_header(header)
+        refuse_unsafe_header(header)
         record = wfdb.rdrecord(str(header.with_suffix("")), smooth_frames=False)
         # A signal without a description has no name.
         names, samples = [name or "" for name in record.sig_name], list(record.e_p_signal)
@@ -227,4 +246,4 @@ def _from_wfdb(
     return Recording(str(header.with_suffix("")), signals, rates)
 
 
-__all__ = ["CHANNEL_PATTERNS", "Recording", "first_match", "read_recording", "refuse_paths_in_header"]
+__all__ = ["CHANNEL_PATTERNS", "Recording", "first_match", "read_recording", "refuse_unsafe_header"]

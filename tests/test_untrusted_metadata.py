@@ -1,4 +1,5 @@
-"""Names of files in headers and tables: what would lead out of the data folder is refused, and the record is named."""
+"""What headers and tables say of other files: names that would lead out of the data folder, and lengths that no file has, are
+refused, and the record is named."""
 
 import json
 import re
@@ -10,6 +11,7 @@ import test_dataset_bidmc
 import test_dataset_csn
 import test_dataset_physionet2017
 import test_dataset_ptb_xl
+import wfdb
 from test_dataset_wfdb_pairs import write_record
 
 from cmssl_hf.data.loading import load_dataset
@@ -96,6 +98,34 @@ def test_header_with_a_path_is_refused_by_name(write, tmp_path):
         assert repr(name) in str(error.value)
         path.write_text(whole)
     read(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("write", READERS, ids=lambda write: write.__name__)
+def test_header_with_an_impossible_length_is_refused_by_name(write, tmp_path):
+    header, read = write(tmp_path / "release")
+    path = tmp_path / "release" / header
+    first, *lines = path.read_text().splitlines()
+    name, num_signals, rate, _, *rest = first.split()
+    path.write_text("\n".join([" ".join([name, num_signals, rate, "4294967296", *rest]), *lines]) + "\n")
+    with pytest.raises(ValueError, match="states 4,294,967,296 samples, but .* has only .* bytes") as error:
+        read(tmp_path / "cache")
+    assert path.name in str(error.value)
+
+
+def test_compressed_signals_may_be_far_longer_than_their_file(tmp_path):
+    """A flat FLAC signal of a minute at 1000 Hz, which takes a few hundred bytes."""
+    samples = np.full((60_000, 1), 0.5)
+    wfdb.wrsamp("r", fs=1000, units=["mV"], sig_name=["PLETH"], p_signal=samples, fmt=["516"], adc_gain=[1000.0],
+                baseline=[0], write_dir=str(tmp_path))  # fmt: skip
+    assert (tmp_path / "r.dat").stat().st_size < 60_000
+    np.testing.assert_allclose(read_recording(tmp_path / "r", ("ppg",)).signals["ppg"], samples[:, 0])
+
+
+def test_record_of_segments_with_an_impossible_gap_is_refused(tmp_path):
+    write_record(tmp_path, "s", {"PLETH": None})
+    (tmp_path / "long.hea").write_text("long/2 1 125 4294967296\ns 3750\n~ 4294963546\n")
+    with pytest.raises(ValueError, match=r"long\.hea .*states 4,294,967,296 samples, more than 268,435,456"):
+        read_recording(tmp_path / "long", ("ppg",))
 
 
 @pytest.mark.parametrize("name", ["../outside/s", "/etc/s", "sub/s"])
