@@ -107,7 +107,7 @@ def test_header_with_an_impossible_length_is_refused_by_name(write, tmp_path):
     first, *lines = path.read_text().splitlines()
     name, num_signals, rate, _, *rest = first.split()
     path.write_text("\n".join([" ".join([name, num_signals, rate, "4294967296", *rest]), *lines]) + "\n")
-    with pytest.raises(ValueError, match="states 4,294,967,296 samples, but .* has only .* bytes") as error:
+    with pytest.raises(ValueError, match=r"states 4,294,967,296 samples, but .* has only .* bytes") as error:
         read(tmp_path / "cache")
     assert path.name in str(error.value)
 
