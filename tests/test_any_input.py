@@ -19,6 +19,7 @@ from cmssl_hf import (
 from cmssl_hf.building.windows import reason_to_drop
 from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.features import extract_table, input_values_to_arrow
+from cmssl_hf.data.window_reader import input_values_to_numpy
 from cmssl_hf.data.windows_dataset import WindowBatch, WindowsCollator
 from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
 
@@ -152,9 +153,10 @@ def test_quality(signal, rate, channel):
 def test_collator(lengths, num_channels, patch_size, scale, augmentation):
     rng = np.random.default_rng(0)
     windows = [(scale * rng.standard_normal((num_channels, length))).astype(np.float32) for length in lengths]
-    table = pa.table({"input_values": input_values_to_arrow(windows), "label": np.arange(len(windows), dtype="f4")})
+    read = input_values_to_numpy(pa.chunked_array([input_values_to_arrow(windows)]))
+    table = pa.table({"label": np.arange(len(windows), dtype="f4")})
     generators = [np.random.default_rng(row) for row in range(len(windows))]
-    batch = WindowBatch(table, augmentation if augmentation.active else None, generators)
+    batch = WindowBatch(read, table, augmentation if augmentation.active else None, generators)
     inputs = WindowsCollator(patch_size, label_column="label")(batch)
     values = inputs["input_values"]
     assert torch.isfinite(values).all()

@@ -159,7 +159,8 @@ def test_sampling_rate_is_required(heart_rate, rate):
         pipeline(REGRESSION, model=heart_rate)(recording(20), sampling_rate=rate)
 
 
-@pytest.mark.parametrize("option", [{"window_seconds": 0}, {"stride_seconds": -1}, {"window_seconds": 0.1}])
+@pytest.mark.parametrize("option", [{"window_seconds": 0}, {"stride_seconds": -1}, {"window_seconds": 0.1},
+                                    {"window_seconds": 1e12}, {"stride_seconds": 1e-12}])  # fmt: skip
 def test_refused_windows(heart_rate, option):
     with pytest.raises(ValueError, match=next(iter(option))):
         pipeline(REGRESSION, model=heart_rate)(recording(20), sampling_rate=64, **option)

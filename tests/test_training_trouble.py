@@ -10,6 +10,7 @@ import torch
 from test_trainers import BATCH_SIZE, NUM_WINDOWS, encoder_trainer, finetuning_trainer, run, tokenizer_trainer
 from tiny import encoder_config
 
+from cmssl_hf.data.windows_dataset import WindowsDataset
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training import finetuning, stage_trainer
 from cmssl_hf.training.checkpoints import last_whole_checkpoint
@@ -36,8 +37,10 @@ def spoil_window(trainer, row, value):
         ]
         return {"input_values": windows}
 
-    dataset = trainer.train_dataset.dataset.with_format(None)
-    trainer.train_dataset.dataset = dataset.map(spoil, with_indices=True, batched=True).with_format("arrow")
+    windows = trainer.train_dataset
+    spoilt = windows.dataset.map(spoil, with_indices=True, batched=True)
+    columns = [name for name in ("input_values", "codes", "label") if name in spoilt.column_names]
+    trainer.train_dataset = WindowsDataset(spoilt, columns, windows.augmentation, windows.seed)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

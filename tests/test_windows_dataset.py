@@ -1,20 +1,22 @@
 """From Arrow rows to tensors: values, padding, masks and labels, whatever the chunks and slices of the table."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from datasets import ClassLabel, List, Value, concatenate_datasets
+from datasets import ClassLabel, List, Value, concatenate_datasets, load_from_disk
 from tiny import waves, windows_dataset
 from torch.utils.data import DataLoader
 
 from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.features import input_values_to_arrow
+from cmssl_hf.data.window_reader import WindowReader, input_values_to_numpy
 from cmssl_hf.data.windows_dataset import (
     WindowBatch,
     WindowsCollator,
     WindowsDataset,
-    input_values_to_numpy,
     labels_to_numpy,
 )
 
@@ -53,6 +55,26 @@ def test_rows_come_in_the_order_asked_for():
     assert "attention_mask" not in batch
 
 
+@pytest.mark.parametrize("num_samples", [100, LENGTHS])
+def test_windows_of_a_dataset_whose_rows_were_chosen(num_samples):
+    """Shuffled, filtered and joined datasets keep their tables and a list of which of the rows they are."""
+    windows = waves(6, 2, num_samples)
+    parts = [windows_dataset(windows[:4]).select([3, 1, 0]), windows_dataset(windows[4:]).shuffle(seed=0)]
+    dataset = concatenate_datasets(parts)
+    expected = [np.array(row, dtype=np.float32) for row in dataset["input_values"]]
+    for read, window in zip(WindowReader(dataset).read([4, 0, 0, 2, 1, 3]), (expected[i] for i in (4, 0, 0, 2, 1, 3))):
+        np.testing.assert_array_equal(read, window)
+
+
+def test_reader_travels_without_the_data(tmp_path):
+    windows_dataset(waves(200, 2)).save_to_disk(tmp_path)
+    reader = WindowReader(load_from_disk(tmp_path), channel=1)
+    before = reader.read([150, 3])
+    pickled = pickle.dumps(reader)
+    assert len(pickled) < 20_000 < before.nbytes * 100
+    np.testing.assert_array_equal(pickle.loads(pickled).read([150, 3]), before)
+
+
 def test_missing_column_is_named():
     with pytest.raises(ValueError, match="no column codes; it has input_values"):
         WindowsDataset(windows_dataset(waves(2)), ["input_values", "codes"])
@@ -61,7 +83,7 @@ def test_missing_column_is_named():
 @pytest.mark.parametrize(("lengths", "padded"), [([100, 75, 130], 150), ([110, 110], 125), ([75, 50], 75)])
 def test_padding_to_whole_patches(lengths, padded):
     windows = waves(len(lengths), 2, lengths)
-    batch = WindowsCollator(25)(WindowBatch(pa.table({"input_values": input_values_to_arrow(windows)})))
+    batch = WindowsCollator(25)(WindowBatch(windows))
     assert batch["input_values"].shape == batch["attention_mask"][:, None].expand(-1, 2, -1).shape
     assert batch["input_values"].shape[-1] == padded
     for values, mask, window in zip(batch["input_values"], batch["attention_mask"], windows):
@@ -75,7 +97,8 @@ def test_padding_to_whole_patches(lengths, padded):
 @pytest.mark.parametrize("channel", [0, 1])
 def test_one_channel_is_kept(num_samples, channel):
     windows = waves(2, 2, num_samples)
-    batch = WindowsCollator(25, channel=channel)(WindowBatch(windows_dataset(windows).with_format("arrow")[:]))
+    dataset = WindowsDataset(windows_dataset(windows), ["input_values"], channel=channel)
+    batch = WindowsCollator(25)(dataset.__getitems__([0, 1]))
     for values, window in zip(batch["input_values"], windows):
         assert values.shape[0] == 1
         np.testing.assert_array_equal(values[0, : window.shape[-1]], window[channel])

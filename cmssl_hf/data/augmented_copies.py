@@ -8,7 +8,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from .augmentation import Augmentation
-from .windows_dataset import input_values_to_numpy
+from .window_reader import input_values_to_numpy
 
 
 def with_augmented_copies(

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cpu_kernels import use_cpu_kernels
+from .window_reader import input_values_to_numpy
 from .windows_dataset import WindowBatch, WindowsCollator
 
 
@@ -78,9 +80,18 @@ def add_codes(
     return concatenate_datasets([dataset, tokenised.with_format(None)], axis=1)
 
 
+def count_codes(dataset: Dataset, codebook_size: int, batch_size: int = 10_000) -> np.ndarray:
+    """How often each code occurs in the column `codes` of a dataset, `(codebook_size,)`; read `batch_size` rows at a time."""
+    counts = np.zeros(codebook_size, dtype=np.int64)
+    for table in dataset.select_columns(["codes"]).with_format("arrow").iter(batch_size):
+        for codes in table["codes"].chunks:
+            counts += np.bincount(codes.flatten().to_numpy(), minlength=codebook_size)
+    return counts
+
+
 @torch.no_grad()
 def _encode_batch(table: pa.Table, channel_indices: list[int], tokenizer: CMSSLTokenizerModel) -> pa.Table:
-    inputs = WindowsCollator(tokenizer.config.patch_size)(WindowBatch(table))
+    inputs = WindowsCollator(tokenizer.config.patch_size)(WindowBatch(input_values_to_numpy(table["input_values"])))
     inputs = {name: tensor.to(tokenizer.device) for name, tensor in inputs.items()}
     codes = tokenizer.encode(inputs["input_values"][:, channel_indices], inputs.get("attention_mask")).cpu().numpy()
     return pa.table({"codes": [row[row >= 0] for row in codes]})

@@ -3,14 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from datasets import DatasetDict
 from transformers import AutoConfig, set_seed
 
 from ..data.augmentation import Augmentation
 from ..data.augmented_copies import with_augmented_copies
-from ..data.codes import add_codes, model_fingerprint
-from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
+from ..data.codes import add_codes, count_codes, model_fingerprint
+from ..data.windows_dataset import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
@@ -87,20 +86,20 @@ def pretrain_encoder(
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
         checkpoint = run.open()
     columns = ["input_values", "codes"]
-    train_codes = labels_to_numpy(coded["train"].with_format("arrow")[:]["codes"])
     trainer = EncoderTrainer(
         model=CMSSLEncoderForPreTraining(config),
         args=training_arguments,
         data_collator=WindowsCollator(
             config.patch_size,
-            channel=channels.index(channel),
             label_column="codes",
             codes_per_patch=config.codes_per_patch,
         ),
-        train_dataset=WindowsDataset(coded["train"], columns, augmentation=hiding, seed=training_arguments.seed),
-        eval_dataset=WindowsDataset(coded["validation"], columns),
+        train_dataset=WindowsDataset(
+            coded["train"], columns, augmentation=hiding, seed=training_arguments.seed, channel=channels.index(channel)
+        ),
+        eval_dataset=WindowsDataset(coded["validation"], columns, channel=channels.index(channel)),
         processing_class=CMSSLFeatureExtractor(channels=(channel,), **settings),
-        code_counts=np.bincount(train_codes[train_codes >= 0], minlength=config.codebook_size),
+        code_counts=count_codes(coded["train"], config.codebook_size),
         dataset_channels=channels,
         codebook=tokenizer.codebook.weight,
     )

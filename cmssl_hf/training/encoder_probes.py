@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..data.windows_dataset import WindowsCollator, WindowsDataset, input_values_to_numpy
+from ..data.windows_dataset import WindowsCollator, WindowsDataset
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..signals import detect_pulse_onsets, detect_pulse_peaks, detect_r_peaks
 
@@ -76,10 +76,9 @@ def probe_encoder(
         rows = np.unique(np.linspace(0, len(dataset) - 1, min(num_windows, len(dataset))).astype(int))
         windows = WindowsDataset(dataset, ["input_values"]).__getitems__(rows)
         rate = encoder.config.sampling_rate
-        targets = [
-            probe_targets(window, channels, rate) for window in input_values_to_numpy(windows.table["input_values"])
-        ]
-        features = _pooled(encoder, WindowsDataset(dataset, ["input_values"]), rows, channels.index(channel))
+        targets = [probe_targets(window, channels, rate) for window in windows.windows]
+        seen = WindowsDataset(dataset, ["input_values"], channel=channels.index(channel))
+        features = _pooled(encoder, seen, rows)
         parts.append((features, {name: np.array([row[name] for row in targets]) for name in targets[0]}))
     (train_features, train_targets), (features, targets) = parts
     metrics = {}
@@ -94,8 +93,8 @@ def probe_encoder(
 
 
 @torch.no_grad()
-def _pooled(encoder: CMSSLEncoderModel, dataset: WindowsDataset, rows: np.ndarray, channel: int) -> np.ndarray:
-    collate = WindowsCollator(encoder.config.patch_size, channel=channel)
+def _pooled(encoder: CMSSLEncoderModel, dataset: WindowsDataset, rows: np.ndarray) -> np.ndarray:
+    collate = WindowsCollator(encoder.config.patch_size)
     encoder.eval()
     pooled = []
     for part in np.array_split(rows, -(-len(rows) // 100)):

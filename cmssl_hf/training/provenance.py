@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from ..data.windows_dataset import input_values_to_numpy
+from ..data.window_reader import input_values_to_numpy
 from .arguments import DataArguments
 from .run_folder import RUN_FILE, read_run
 

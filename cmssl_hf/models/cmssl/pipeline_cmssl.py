@@ -19,6 +19,8 @@ logger = logging.get_logger(__name__)
 
 #: Window in seconds for models whose config does not say what they were trained on; the published one.
 DEFAULT_WINDOW_SECONDS = 10.0
+#: Each window takes this much memory, whatever the length of the recording.
+LONGEST_WINDOW_SECONDS = 3600.0
 
 
 class PhysiologicalSignalPipeline(ChunkPipeline):
@@ -31,7 +33,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         column (`str` or `dict[str, str]`, *optional*):
             CSV column or WFDB channel to read; found by the model's modality if left out (see `CHANNEL_PATTERNS`).
         window_seconds (`float`, *optional*):
-            Length of the windows; `config.window_seconds`, the one that the model was trained on, by default.
+            Length of the windows, an hour at most; `config.window_seconds`, the one that the model was trained on, by default.
         stride_seconds (`float`, *optional*):
             Distance between the starts of two windows; the length of a window by default. What remains at the end is a
             shorter, masked window.
@@ -96,8 +98,19 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             raise ValueError(
                 f"`window_seconds` ({window_seconds}) must be at least one patch of {patch_seconds:.3g} s."
             )
+        if window_seconds > LONGEST_WINDOW_SECONDS:
+            raise ValueError(
+                f"`window_seconds` ({window_seconds:g}) must be at most {LONGEST_WINDOW_SECONDS:g}: shorter windows are padded to"
+                " it, and longer recordings are cut into several."
+            )
+        stride_seconds = stride_seconds or window_seconds
+        if stride_seconds * extractor.sampling_rate < 1:
+            raise ValueError(
+                f"`stride_seconds` ({stride_seconds:g}) must be at least one sample of the model's"
+                f" {extractor.sampling_rate:g} Hz."
+            )
         usable, unusable = [], []
-        for start, end in window_times(recording, window_seconds, stride_seconds or window_seconds):
+        for start, end in window_times(recording, window_seconds, stride_seconds):
             reason = _reason_not_to_use(recording.cut(start, end), recording.sampling_rates, patch_seconds)
             if reason is None:
                 usable.append((start, end))

@@ -21,6 +21,8 @@ CHANNEL_PATTERNS: dict[str, tuple[str, ...]] = {
     "ppg": (r"(PLETH|PPG).*", r"BVP.*"),
 }
 
+_NEEDS_WFDB = "Reading WFDB records needs wfdb: `pip install wfdb`."
+
 #: Formats of WFDB that are FLAC streams; a sample in any other takes at least a byte.
 _COMPRESSED_FORMATS = ("508", "516", "524")
 #: Samples in a byte of FLAC, where the signal is constant: the largest block has 65,535 samples, the smallest frame 10 bytes.
@@ -75,15 +77,24 @@ def refuse_unsafe_header(header: str | os.PathLike) -> None:
 
     Raises:
         ValueError: if a signal or segment is not a plain name, or the stated length is impossible.
+        ImportError: if wfdb is not installed.
     """
+    try:
+        from wfdb.io.header import rx_record
+    except ImportError as error:
+        raise ImportError(_NEEDS_WFDB) from error
     # Read as wfdb reads it: what it leaves out cannot hide a path.
     lines = [line.strip() for line in Path(header).read_text(encoding="ascii", errors="ignore").splitlines()]
-    record, *parts = [line.split() for line in lines if line and not line.startswith("#")] or [[]]
+    first, *others = [line for line in lines if line and not line.startswith("#")] or [""]
+    parts = [line.split() for line in others]
     for name, *_ in parts:
         if "/" in name or "\\" in name or name in (".", ".."):
             raise ValueError(f"it names the file {name!r}: only files beside a header are read.")
-    stated = int(record[3]) if len(record) > 3 and record[3].isdigit() else 0
-    if record and "/" in record[0]:
+    record = rx_record.match(first)
+    if record is None or not record["sig_len"]:
+        return
+    stated = int(record["sig_len"])
+    if record["n_seg"]:
         if stated > _LARGEST_GAPPED_RECORD:
             raise ValueError(f"it states {stated:,} samples, more than {_LARGEST_GAPPED_RECORD:,}: read its segments.")
         return
@@ -226,7 +237,7 @@ def _from_wfdb(
     try:
         import wfdb
     except ImportError as error:
-        raise ImportError("Reading WFDB records needs wfdb: `pip install wfdb`.") from error
+        raise ImportError(_NEEDS_WFDB) from error
     header = path if path.suffix == ".hea" else path.with_name(f"{path.name}.hea")
     if not header.is_file():
         raise FileNotFoundError(f"There is no WFDB header {header}, and {path.name} does not end in `.csv`.")
