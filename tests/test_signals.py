@@ -87,3 +87,9 @@ def test_beats_are_found_where_they_are():
 def test_heart_rate_from_beats():
     assert heart_rate_from_beats(np.array([0, 100, 200, 300]), 125) == 75
     assert np.isnan(heart_rate_from_beats(np.array([10]), 125))
+
+
+@pytest.mark.parametrize("rates", [(2e-309, 125.0), (1e-3, 125.0), (1e9, 125.0), (125.0, 1e300)])
+def test_rates_thousands_of_times_apart_are_refused(rates):
+    with pytest.raises(ValueError, match="is out of range"):
+        resample(np.zeros(10), *rates)

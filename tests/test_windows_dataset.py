@@ -66,6 +66,15 @@ def test_windows_of_a_dataset_whose_rows_were_chosen(num_samples):
         np.testing.assert_array_equal(read, window)
 
 
+def test_reader_holds_no_windows(tmp_path):
+    """What it keeps of a dataset are views of mapped memory, none of which Arrow had to allocate."""
+    windows_dataset(waves(500, 2)).save_to_disk(tmp_path)
+    reader = WindowReader(load_from_disk(tmp_path))
+    before = pa.total_allocated_bytes()
+    read = [reader.read([row]) for row in range(500)]
+    assert pa.total_allocated_bytes() == before < sum(window.nbytes for window in read)
+
+
 def test_reader_travels_without_the_data(tmp_path):
     windows_dataset(waves(200, 2)).save_to_disk(tmp_path)
     reader = WindowReader(load_from_disk(tmp_path), channel=1)

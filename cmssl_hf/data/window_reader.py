@@ -53,7 +53,7 @@ class WindowReader:
 
     def _of_chunk(self, number: int) -> Windows:
         if number not in self._views:
-            windows = input_values_to_numpy(pa.chunked_array([self._column.chunk(number)]))
+            windows = _rows_to_numpy(self._column.chunk(number))
             if self._channel is not None:
                 windows = keep_channel(windows, self._channel)
             self._views[number] = windows
@@ -77,9 +77,13 @@ def keep_channel(windows: Windows, channel: int) -> Windows:
 def input_values_to_numpy(column: pa.ChunkedArray) -> Windows:
     """A column `input_values` as one array `(rows, channels, samples)`, or as a list of `(channels, samples)` where lengths
     differ; without copies as far as Arrow allows."""
+    if column.num_chunks == 1:
+        return _rows_to_numpy(column.chunk(0))
     rows = column.combine_chunks()
-    if isinstance(rows, pa.ChunkedArray):
-        rows = rows.chunk(0)
+    return _rows_to_numpy(rows.chunk(0) if isinstance(rows, pa.ChunkedArray) else rows)
+
+
+def _rows_to_numpy(rows: pa.ListArray) -> Windows:
     channel_lists = rows.flatten()
     samples = channel_lists.flatten().to_numpy(zero_copy_only=False)
     num_channels = len(channel_lists) // len(rows)

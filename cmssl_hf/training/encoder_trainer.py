@@ -10,7 +10,7 @@ from torch import nn
 from transformers import EvalPrediction
 
 from .encoder_probes import probe_encoder
-from .soft_targets import soft_code_cross_entropy
+from .soft_targets import soft_targets
 from .stage_trainer import StageTrainer
 
 
@@ -36,20 +36,18 @@ class EncoderTrainer(StageTrainer):
     ):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.dataset_channels = dataset_channels
-        self.codebook = None if codebook is None else codebook.to(self.args.device)
+        temperature = self.args.soft_target_temperature
+        self._soft_targets = None
+        if codebook is not None and temperature > 0:
+            self._soft_targets = soft_targets(codebook.detach().to(self.args.device), temperature)
         # One more of each: a code that is new in validation would otherwise be infinitely surprising.
         self._log_frequencies = np.log((code_counts + 1) / (code_counts + 1).sum())
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
     ):
-        if model.training and self.codebook is not None and self.args.soft_target_temperature > 0:
-            labels = inputs["labels"]
-            outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-            temperature = self.args.soft_target_temperature
-            outputs.loss = soft_code_cross_entropy(outputs.logits, labels, self.codebook, temperature)
-        else:
-            outputs = model(**inputs, return_logits=return_outputs)
+        soft = self._soft_targets if model.training else None
+        outputs = model(**inputs, return_logits=return_outputs, soft_targets=soft)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):

@@ -8,7 +8,29 @@ from torch import nn
 _PATCHES_PER_PART = 256
 
 
-def chunked_cross_entropy(hidden_states: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> torch.Tensor:
+def code_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, soft_targets: torch.Tensor | None = None, reduction: str = "mean"
+) -> torch.Tensor:
+    """Cross-entropy of `logits (n, codebook_size)` against `labels (n,)`, of which -100 is ignored.
+
+    Args:
+        logits: scores of all codes.
+        labels: the right codes.
+        soft_targets: a distribution over codes for each code, `(codebook_size, codebook_size)`, in place of the code alone.
+        reduction: `"mean"` over the labels that count, or `"sum"`.
+    """
+    if soft_targets is None:
+        return nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction=reduction)
+    counts = labels != -100
+    # An ignored label has a target of zeros: choosing the others instead would make a device wait for their number.
+    targets = soft_targets[labels.clamp(min=0)] * counts[:, None]
+    total = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return total if reduction == "sum" else total / counts.sum()
+
+
+def chunked_cross_entropy(
+    hidden_states: torch.Tensor, head: nn.Linear, labels: torch.Tensor, soft_targets: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean cross-entropy of `head(hidden_states)` against `labels`, part by part.
 
     The gradient of each part is computed together with its loss, so that no logits are kept for the backward pass, and none
@@ -18,16 +40,18 @@ def chunked_cross_entropy(hidden_states: torch.Tensor, head: nn.Linear, labels: 
         hidden_states: `(batch, num_patches, hidden_size)`.
         head: from `hidden_size` to the number of codes, times the codes of each patch.
         labels: `(batch, num_patches * codes_per_patch)`; -100 is ignored.
+        soft_targets: see [`code_cross_entropy`].
     """
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
     hidden_states = hidden_states.flatten(0, -2)
-    total = _SummedCrossEntropy.apply(hidden_states, labels.reshape(len(hidden_states), -1), head, *trained)
+    labels = labels.reshape(len(hidden_states), -1)
+    total = _SummedCrossEntropy.apply(hidden_states, labels, head, soft_targets, *trained)
     return total / (labels != -100).sum()
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_states, labels, head, *parameters):
+    def forward(ctx, hidden_states, labels, head, soft_targets, *parameters):
         differentiate = any(ctx.needs_input_grad)
         total = hidden_states.new_zeros((), dtype=torch.float32)
         by_hidden_states, by_parameters = [], [torch.zeros_like(parameter) for parameter in parameters]
@@ -35,7 +59,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             with torch.set_grad_enabled(differentiate):
                 part = part.detach().requires_grad_(differentiate)
                 logits = head(part).float().view(of_part.numel(), -1)
-                loss = nn.functional.cross_entropy(logits, of_part.flatten(), ignore_index=-100, reduction="sum")
+                loss = code_cross_entropy(logits, of_part.flatten(), soft_targets, reduction="sum")
             total += loss.detach()
             if differentiate:
                 gradient, *rest = torch.autograd.grad(loss, (part, *parameters))
@@ -50,4 +74,4 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         by_hidden_states, *by_parameters = ctx.saved_tensors
-        return by_hidden_states * gradient, None, None, *(each * gradient for each in by_parameters)
+        return by_hidden_states * gradient, None, None, None, *(each * gradient for each in by_parameters)

@@ -17,7 +17,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cmssl import CMSSLEncoderConfig
 from .hub_cmssl import RunRecordMixin
-from .modeling_cmssl_cross_entropy import chunked_cross_entropy
+from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
@@ -119,6 +119,7 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         return_logits: bool = True,
+        soft_targets: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
         r"""
@@ -131,6 +132,8 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
                 Codes of the frozen tokenizer in the order of time; -100 is ignored.
             return_logits (`bool`, *optional*, defaults to `True`):
                 `False` computes the loss alone, without holding the logits of the whole batch.
+            soft_targets (`torch.FloatTensor` of shape `(codebook_size, codebook_size)`, *optional*):
+                The distribution over codes that the loss compares with for each right code; the code alone if left out.
 
         Returns:
             `logits` of shape `(batch, num_patches * codes_per_patch, codebook_size)`, and the cross-entropy as `loss` if labels
@@ -148,9 +151,9 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
         if return_logits or labels is None:
             logits = self.code_head(outputs.last_hidden_state).view(*expected, self.config.codebook_size)
         if labels is not None and logits is None:
-            loss = chunked_cross_entropy(outputs.last_hidden_state, self.code_head, labels)
+            loss = chunked_cross_entropy(outputs.last_hidden_state, self.code_head, labels, soft_targets)
         elif labels is not None:
-            loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+            loss = code_cross_entropy(logits.float().flatten(0, 1), labels.flatten(), soft_targets)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

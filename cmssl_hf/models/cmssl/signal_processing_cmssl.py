@@ -44,8 +44,11 @@ def resample(signal: np.ndarray, sampling_rate: float, target_sampling_rate: flo
     signal = np.asarray(signal)
     if sampling_rate == target_sampling_rate:
         return signal
-    ratio = Fraction(target_sampling_rate / sampling_rate).limit_denominator(_LARGEST_RESAMPLING_FACTOR)
-    if not 0 < ratio <= _LARGEST_RESAMPLING_FACTOR:
+    quotient = target_sampling_rate / sampling_rate
+    # Not even a fraction can be made of infinity, to which a rate near zero leads.
+    in_range = quotient <= _LARGEST_RESAMPLING_FACTOR
+    ratio = Fraction(quotient).limit_denominator(_LARGEST_RESAMPLING_FACTOR) if in_range else None
+    if not ratio:
         raise ValueError(f"Resampling from {sampling_rate} Hz to {target_sampling_rate} Hz is out of range.")
     # `padtype="line"` keeps the offset of a raw signal from ringing at both ends.
     return scipy_signal.resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
