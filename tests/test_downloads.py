@@ -163,7 +163,10 @@ class TestFetchRelease:
             fetch_release([server.url("a.tar")], tmp_path / "cache/release")
         assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["release.lock"]
 
-    @pytest.mark.parametrize("content", [b"<html>busy</html>", zip_of({"a.txt": "abc" * 100})[:-30]])
+    # Archives hold the time at which they are made, and tests must have the same names in all processes.
+    @pytest.mark.parametrize(
+        "content", [b"<html>busy</html>", zip_of({"a.txt": "abc" * 100})[:-30]], ids=["a page", "half an archive"]
+    )
     def test_what_is_no_archive(self, server, tmp_path, content):
         server.files["a.zip"] = content
         with pytest.raises(DownloadError, match=r"a\.zip is not an archive\. Run again"):
