@@ -132,6 +132,9 @@ def plot_throughput(results: dict, path: Path) -> None:
                 label=side,
             )
         axis.set(title=workload, xlabel="batch (windows)", xscale="log", ylim=(0, None))
+        # The minor labels of a logarithmic axis would lie over each other.
+        axis.set_xticks([], minor=True)
+        axis.set_xticks(sizes := sorted({case["batch"] for case in cases}), labels=map(str, sizes))
     axes[0].set_ylabel("windows per second")
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=120)
