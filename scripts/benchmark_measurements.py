@@ -48,7 +48,7 @@ def our_data(path: str, batch: int, windows: int) -> dict:
     """Reads `windows` windows of a memory-mapped dataset in random order."""
     from datasets import Dataset
 
-    from cmssl_hf.data.windows_dataset import WindowsCollator, WindowsDataset
+    from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
 
     before = _anonymous_mb()
     dataset = WindowsDataset(Dataset.from_file(path), ["input_values"])

@@ -15,12 +15,12 @@ from pathlib import Path
 from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
-from cmssl_hf.evaluation.benchmark import benchmark_tasks, make_benchmarks
 from cmssl_hf.evaluation.plan import combinations, read_plan
 from cmssl_hf.evaluation.report import REPORT_FILE, write_report
 from cmssl_hf.evaluation.results_store import ResultsStore
+from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.command import orderly_end
+from cmssl_hf.training.engine.command import orderly_end
 
 
 def main() -> None:

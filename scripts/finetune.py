@@ -5,10 +5,10 @@
 """
 
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.arguments import DataArguments, FinetuningArguments, TaskArguments
-from cmssl_hf.training.command import run_command
-from cmssl_hf.training.finetuning import finetune
-from cmssl_hf.training.reports import result_table, verdict
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.engine.command import run_command
+from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
+from cmssl_hf.training.results import result_table, verdict
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
-from cmssl_hf.data.preparation import Estimate, Preparation, channels_of
-from cmssl_hf.data.sample_dtypes import SAMPLE_DTYPES
+from cmssl_hf.data.prepared.storage import SAMPLE_DTYPES
+from cmssl_hf.data.prepared.writing import Estimate, Preparation, channels_of
 
 
 def parse_arguments() -> argparse.Namespace:

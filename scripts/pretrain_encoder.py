@@ -6,9 +6,9 @@
 
 import json
 
-from cmssl_hf.training.arguments import DataArguments, EncoderArguments, EncoderTrainingArguments
-from cmssl_hf.training.command import run_command
-from cmssl_hf.training.encoder_pretraining import pretrain_encoder
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
+from cmssl_hf.training.engine.command import run_command
 
 
 def main() -> None:

@@ -5,13 +5,9 @@ accelerate launch scripts/pretrain_tokenizer.py scripts/configs/pretrain_tokeniz
 
 import json
 
-from cmssl_hf.training.arguments import (
-    DataArguments,
-    TokenizerArguments,
-    TokenizerTrainingArguments,
-)
-from cmssl_hf.training.command import run_command
-from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.engine.command import run_command
+from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 
 
 def main() -> None:

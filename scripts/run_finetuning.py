@@ -12,10 +12,11 @@ import re
 from pathlib import Path
 
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.arguments import DataArguments, FinetuningArguments, TaskArguments, parse_arguments
-from cmssl_hf.training.command import orderly_end, run_stage
-from cmssl_hf.training.finetuning import finetune
-from cmssl_hf.training.reports import spread_table
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.engine.arguments import parse_arguments
+from cmssl_hf.training.engine.command import orderly_end, run_stage
+from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
+from cmssl_hf.training.results import spread_table
 
 
 def main() -> None:

@@ -117,9 +117,7 @@ def fuzz(
     """
     findings, first = Findings(), 0
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["cmssl_hf.data.loading", "cmssl_hf.training.tokenizer_pretraining", "scipy.io", "wfdb"]
-    )
+    context.set_forkserver_preload(["cmssl_hf.data.loading", "cmssl_hf.training.tokenizer", "scipy.io", "wfdb"])
     while first < count:
         attempt = folder / f"from{first}"
         attempt.mkdir(parents=True)

@@ -15,23 +15,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from cmssl_hf.training import arguments as stage_arguments
-from cmssl_hf.training import checkpoints
-from cmssl_hf.training.command import orderly_end, run_stage
-from cmssl_hf.training.encoder_pretraining import pretrain_encoder
-from cmssl_hf.training.encoder_trainer import EncoderTrainer
-from cmssl_hf.training.finetuning import finetune
-from cmssl_hf.training.finetuning_trainer import FinetuningTrainer
-from cmssl_hf.training.run_folder import RunFolder
-from cmssl_hf.training.stage_trainer import StageTrainer
-from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
-from cmssl_hf.training.tokenizer_trainer import TokenizerTrainer
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainer, EncoderTrainingArguments, pretrain_encoder
+from cmssl_hf.training.engine import checkpoints
+from cmssl_hf.training.engine.arguments import parse_arguments
+from cmssl_hf.training.engine.command import orderly_end, run_stage
+from cmssl_hf.training.engine.run_folder import RunFolder
+from cmssl_hf.training.engine.trainer import StageTrainer
+from cmssl_hf.training.finetuning import FinetuningArguments, FinetuningTrainer, TaskArguments, finetune
+from cmssl_hf.training.tokenizer import (
+    TokenizerArguments,
+    TokenizerTrainer,
+    TokenizerTrainingArguments,
+    pretrain_tokenizer,
+)
 
 
 STAGES = {
-    "tokenizer": (pretrain_tokenizer, stage_arguments.TokenizerArguments, stage_arguments.TokenizerTrainingArguments),
-    "encoder": (pretrain_encoder, stage_arguments.EncoderArguments, stage_arguments.EncoderTrainingArguments),
-    "finetuning": (finetune, stage_arguments.TaskArguments, stage_arguments.FinetuningArguments),
+    "tokenizer": (pretrain_tokenizer, TokenizerArguments, TokenizerTrainingArguments),
+    "encoder": (pretrain_encoder, EncoderArguments, EncoderTrainingArguments),
+    "finetuning": (finetune, TaskArguments, FinetuningArguments),
 }
 TRAINERS = {"tokenizer": TokenizerTrainer, "encoder": EncoderTrainer, "finetuning": FinetuningTrainer}
 
@@ -115,9 +118,7 @@ def _run(stage, flags: list[str], log: str, moment, number: int, file_size_limit
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     run, model_arguments, training_arguments = STAGES[stage]
-    parsed = stage_arguments.parse_arguments(
-        (model_arguments, stage_arguments.DataArguments, training_arguments), flags
-    )
+    parsed = parse_arguments((model_arguments, DataArguments, training_arguments), flags)
     _record_order(Path(parsed[-1].output_dir).with_suffix(f".{ORDER_FILE}"))
     if file_size_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, resource.RLIM_INFINITY))

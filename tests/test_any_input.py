@@ -18,9 +18,8 @@ from cmssl_hf import (
 )
 from cmssl_hf.building.windows import reason_to_drop
 from cmssl_hf.data.augmentation import Augmentation
+from cmssl_hf.data.batches import WindowBatch, WindowsCollator, input_values_to_numpy
 from cmssl_hf.data.features import extract_table, input_values_to_arrow
-from cmssl_hf.data.window_reader import input_values_to_numpy
-from cmssl_hf.data.windows_dataset import WindowBatch, WindowsCollator
 from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
 
 

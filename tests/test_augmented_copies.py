@@ -6,8 +6,7 @@ from tiny import tokenizer_config, waves, windows_dataset
 
 from cmssl_hf import CMSSLTokenizerModel
 from cmssl_hf.data.augmentation import Augmentation
-from cmssl_hf.data.augmented_copies import with_augmented_copies
-from cmssl_hf.data.codes import add_codes
+from cmssl_hf.data.codes import add_codes, with_augmented_copies
 
 
 STRETCH = Augmentation(time_stretch=1.3, amplitude_jitter=0.2)

@@ -11,11 +11,11 @@ from tiny import encoder_config, waves, windows_dataset
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderModel, CMSSLFeatureExtractor
 from cmssl_hf.evaluation import rows as rows_module
-from cmssl_hf.evaluation.benchmark import benchmark_tasks, make_benchmarks
 from cmssl_hf.evaluation.embeddings import embed_windows
 from cmssl_hf.evaluation.plan import BenchmarkPlan, TaskPlan, combinations
 from cmssl_hf.evaluation.report import write_report
 from cmssl_hf.evaluation.results_store import Combination, ResultsStore
+from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
 from cmssl_hf.evaluation.shallow import fit_and_predict
 from cmssl_hf.tasks import get_task
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from tiny import write_checkpoint_files
 
-from cmssl_hf.training.arguments import StageArguments
-from cmssl_hf.training.checkpoints import (
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.checkpoints import (
     MANIFEST_FILE,
     CheckpointError,
     find_damage,

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from tiny import tokenizer_config, waves, windows_dataset
 
 from cmssl_hf import CMSSLTokenizerModel
-from cmssl_hf.data.windows_dataset import WindowsDataset
-from cmssl_hf.training.codebook_initialization import initialize_codebook, spherical_kmeans
+from cmssl_hf.data.batches import WindowsDataset
+from cmssl_hf.training.codebook import initialize_codebook, spherical_kmeans
 
 
 def unit(vectors):

@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from tiny import tokenizer_config
 
 from cmssl_hf import CMSSLTokenizerModel
-from cmssl_hf.training.codebook_revival import revive_codes
+from cmssl_hf.training.codebook import revive_codes
 
 
 def unit(*shape, seed=0):

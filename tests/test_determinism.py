@@ -7,7 +7,7 @@ import pytest
 from killable import without_times
 from test_stages import run_encoder, run_finetuning, run_tokenizer
 
-from cmssl_hf.training.run_folder import read_run
+from cmssl_hf.training.engine.run_folder import read_run
 
 
 STAGES = ["tokenizer", "encoder", "finetuning"]

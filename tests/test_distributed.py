@@ -19,14 +19,9 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from cmssl_hf.models.cmssl.modeling_cmssl_layers import CMSSLLayer
-from cmssl_hf.training.arguments import (
-    DataArguments,
-    StageArguments,
-    TokenizerArguments,
-    TokenizerTrainingArguments,
-    parse_arguments,
-)
-from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.engine.arguments import StageArguments, parse_arguments
+from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 
 
 ROOT = Path(__file__).parents[1]

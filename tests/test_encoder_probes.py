@@ -8,7 +8,7 @@ from tiny import encoder_config, windows_dataset
 from cmssl_hf import CMSSLEncoderModel
 from cmssl_hf.building.simulation import draw_subject, simulate_recording
 from cmssl_hf.signals import standardize
-from cmssl_hf.training.encoder_probes import probe_encoder, probe_targets
+from cmssl_hf.training.probes import probe_encoder, probe_targets
 
 
 def recording(seed):

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from cmssl_hf.evaluation.resampled_metrics import macro_auroc, macro_f1, mean_absolute_error, primary_metric
-from cmssl_hf.evaluation.statistics import bootstrap, resample_subjects
+from cmssl_hf.evaluation.intervals import (
+    bootstrap,
+    macro_auroc,
+    macro_f1,
+    mean_absolute_error,
+    primary_metric,
+    resample_subjects,
+)
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.scoring import score
+from cmssl_hf.training.results import score
 
 
 def test_subjects_come_with_all_their_rows():

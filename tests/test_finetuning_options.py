@@ -12,8 +12,8 @@ from tiny import encoder_config
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
 from cmssl_hf.tasks import TASKS, Task
 from cmssl_hf.training import finetuning
-from cmssl_hf.training.arguments import DataArguments, FinetuningArguments, TaskArguments
-from cmssl_hf.training.finetuning import finetune
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
 
 
 PEOPLE = {"num_subjects": 20, "seconds_per_subject": 40.0}

@@ -133,7 +133,7 @@ import sys
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
 import cmssl_hf
-from cmssl_hf.training.provenance import run_of_model
+from cmssl_hf.training.engine.provenance import run_of_model
 
 for repo_id, folder in zip(("model-of-a-run", "someone/other"), sys.argv[1:]):
     model = AutoModelForSequenceClassification.from_pretrained(folder)

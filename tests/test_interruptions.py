@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import write_checkpoint_files
 
-from cmssl_hf.training.checkpoints import MANIFEST_FILE, find_damage, last_whole_checkpoint, write_manifest
+from cmssl_hf.training.engine.checkpoints import MANIFEST_FILE, find_damage, last_whole_checkpoint, write_manifest
 
 
 pytestmark = pytest.mark.timeout(900)

@@ -16,8 +16,8 @@ from cmssl_hf import (
     CMSSLFeatureExtractor,
     CMSSLTokenizerModel,
 )
+from cmssl_hf.training.engine.run_folder import model_identity
 from cmssl_hf.training.model_card import write_model_card
-from cmssl_hf.training.run_folder import model_identity
 
 
 def described_data(dataset: str, config: str | None, *splits: str, **options) -> dict:

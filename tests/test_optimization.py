@@ -5,9 +5,9 @@ import torch
 from tiny import encoder_config, tokenizer_config
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLTokenizerModel
-from cmssl_hf.training.arguments import StageArguments
-from cmssl_hf.training.optimization import parameter_groups
-from cmssl_hf.training.stage_trainer import StageTrainer
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.optimization import parameter_groups
+from cmssl_hf.training.engine.trainer import StageTrainer
 
 
 MODELS = {

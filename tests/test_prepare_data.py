@@ -24,8 +24,8 @@ from cmssl_hf.building.dataset_builder import (
 from cmssl_hf.building.windows import usable_windows
 from cmssl_hf.data.features import extract_features
 from cmssl_hf.data.loading import load_dataset, load_dataset_builder
-from cmssl_hf.data.preparation import Preparation, channels_of
-from cmssl_hf.data.prepared import load_prepared, read_manifest
+from cmssl_hf.data.prepared.reading import load_prepared, read_manifest
+from cmssl_hf.data.prepared.writing import Preparation, channels_of
 
 
 ROOT = Path(__file__).parents[1]

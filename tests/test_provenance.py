@@ -6,7 +6,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.provenance import describe_data, refuse_seen_test_subjects, subjects_seen
+from cmssl_hf.training.data import describe_data
+from cmssl_hf.training.engine.provenance import refuse_seen_test_subjects, subjects_seen
 
 
 def data(dataset="bidmc", **subjects):

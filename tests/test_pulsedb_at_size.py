@@ -14,7 +14,7 @@ from pulsedb_release import copy_segment_file, simulated_segments, write_segment
 
 from cmssl_hf.building.dataset_builder import SplitCounts
 from cmssl_hf.data.loading import load_dataset_builder
-from cmssl_hf.data.prepared import read_manifest
+from cmssl_hf.data.prepared.reading import read_manifest
 
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_data.py"

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmssl_hf.training.reconstruction_metrics import (
-    codebook_metrics,
-    reconstruction_metrics,
-    reconstruction_statistics,
-)
+from cmssl_hf.training.reconstruction import codebook_metrics, reconstruction_metrics, reconstruction_statistics
 
 
 CHANNELS = ("ecg", "ppg")

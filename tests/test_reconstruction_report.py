@@ -7,9 +7,9 @@ from tiny import tokenizer_config, waves, windows_dataset
 
 from cmssl_hf import CMSSLTokenizerModel
 from cmssl_hf.building.simulation import draw_subject, simulate_recording
-from cmssl_hf.data.windows_dataset import WindowsDataset
+from cmssl_hf.data.batches import WindowsDataset
 from cmssl_hf.signals import detect_pulse_onsets
-from cmssl_hf.training.reconstruction_report import beat_metrics, match_beats, reconstruction_report
+from cmssl_hf.training.reconstruction import beat_metrics, match_beats, reconstruction_report
 
 
 @pytest.fixture(scope="module")

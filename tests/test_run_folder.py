@@ -8,14 +8,12 @@ from importlib import metadata
 import pytest
 from tiny import encoder_config, write_checkpoint_files
 
-from cmssl_hf.training.arguments import (
-    EncoderTrainingArguments,
-    FinetuningArguments,
-    StageArguments,
-    TokenizerTrainingArguments,
-)
-from cmssl_hf.training.checkpoints import write_manifest
-from cmssl_hf.training.run_folder import RunFolder, commit_of, model_identity, read_run, training_identity
+from cmssl_hf.training.encoder import EncoderTrainingArguments
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.checkpoints import write_manifest
+from cmssl_hf.training.engine.run_folder import RunFolder, commit_of, model_identity, read_run, training_identity
+from cmssl_hf.training.finetuning import FinetuningArguments
+from cmssl_hf.training.tokenizer import TokenizerTrainingArguments
 
 
 IDENTITY = {"stage": "tokenizer", "model": {"channels": ("ecg", "ppg"), "size": 3}, "training": {"seed": 1}}

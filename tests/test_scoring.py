@@ -6,8 +6,14 @@ import pytest
 from datasets import Dataset
 
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.reports import append_summary, result_table, save_predictions
-from cmssl_hf.training.scoring import classical_predictions, constant_predictions, score
+from cmssl_hf.training.results import (
+    append_summary,
+    classical_predictions,
+    constant_predictions,
+    result_table,
+    save_predictions,
+    score,
+)
 
 
 HR, BP = get_task("simulated_hr"), get_task("simulated_bp")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cmssl_hf.models.cmssl.modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
-from cmssl_hf.training.soft_targets import soft_targets
+from cmssl_hf.training.encoder import soft_targets
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from transformers import TrainingArguments
 
 from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.data.loading import load_dataset_builder
-from cmssl_hf.data.preparation import Preparation
+from cmssl_hf.data.prepared.writing import Preparation
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.provenance import describe_data, subjects_seen
-from cmssl_hf.training.stage_data import load_stage_data
+from cmssl_hf.training.data import describe_data, load_stage_data
+from cmssl_hf.training.engine.provenance import subjects_seen
 
 
 OPTIONS = {"num_subjects": 10, "seconds_per_subject": 40}

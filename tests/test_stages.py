@@ -21,18 +21,10 @@ from cmssl_hf.data import codes, features
 from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.tasks import TASKS, Task
 from cmssl_hf.training import finetuning
-from cmssl_hf.training.arguments import (
-    DataArguments,
-    EncoderArguments,
-    EncoderTrainingArguments,
-    FinetuningArguments,
-    TaskArguments,
-    TokenizerArguments,
-    TokenizerTrainingArguments,
-)
-from cmssl_hf.training.encoder_pretraining import pretrain_encoder
-from cmssl_hf.training.finetuning import finetune
-from cmssl_hf.training.tokenizer_pretraining import pretrain_tokenizer
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
+from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
+from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 
 
 PEOPLE = {"num_subjects": 20, "seconds_per_subject": 60.0}  # 16 / 2 / 2 people with 6 windows each

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_interruptions import flags
 
-from cmssl_hf.training.checkpoints import find_damage, last_whole_checkpoint
+from cmssl_hf.training.engine.checkpoints import find_damage, last_whole_checkpoint
 
 
 pytestmark = pytest.mark.timeout(900)

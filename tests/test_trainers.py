@@ -13,13 +13,12 @@ from transformers import TrainerCallback
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLTokenizerModel
 from cmssl_hf.data.augmentation import Augmentation
-from cmssl_hf.data.windows_dataset import WindowsCollator, WindowsDataset
+from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.arguments import EncoderTrainingArguments, FinetuningArguments, TokenizerTrainingArguments
-from cmssl_hf.training.encoder_trainer import EncoderTrainer
-from cmssl_hf.training.finetuning_trainer import FinetuningTrainer
-from cmssl_hf.training.run_folder import RunFolder
-from cmssl_hf.training.tokenizer_trainer import TokenizerTrainer
+from cmssl_hf.training.encoder import EncoderTrainer, EncoderTrainingArguments
+from cmssl_hf.training.engine.run_folder import RunFolder
+from cmssl_hf.training.finetuning import FinetuningArguments, FinetuningTrainer
+from cmssl_hf.training.tokenizer import TokenizerTrainer, TokenizerTrainingArguments
 
 
 NUM_WINDOWS, BATCH_SIZE = 24, 4  # six steps per epoch
@@ -435,7 +434,7 @@ class _WatchWeights(TrainerCallback):
 
 def test_codes_are_revived_in_training(tmp_path, caplog):
     config = tokenizer_config(codebook_size=64)
-    with caplog.at_level("INFO", logger="cmssl_hf.training.codebook_revival"):
+    with caplog.at_level("INFO", logger="cmssl_hf.training.codebook"):
         tokenizer_trainer(tmp_path, config, revival_steps=2, revival_usage=0.9).train()
     assert any("codes revived" in message for message in caplog.messages)
 

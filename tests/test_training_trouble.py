@@ -10,13 +10,14 @@ import torch
 from test_trainers import BATCH_SIZE, NUM_WINDOWS, encoder_trainer, finetuning_trainer, run, tokenizer_trainer
 from tiny import encoder_config
 
-from cmssl_hf.data.windows_dataset import WindowsDataset
+from cmssl_hf.data.batches import WindowsDataset
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training import finetuning, stage_trainer
-from cmssl_hf.training.checkpoints import last_whole_checkpoint
-from cmssl_hf.training.codebook_collapse import usage_perplexity
-from cmssl_hf.training.divergence import DivergedError, DivergenceCallback
-from cmssl_hf.training.run_folder import RunFolder
+from cmssl_hf.training import finetuning
+from cmssl_hf.training.codebook import usage_perplexity
+from cmssl_hf.training.engine import trainer as stage_trainer
+from cmssl_hf.training.engine.checkpoints import last_whole_checkpoint
+from cmssl_hf.training.engine.divergence import DivergedError, DivergenceCallback
+from cmssl_hf.training.engine.run_folder import RunFolder
 
 
 MAKERS = {

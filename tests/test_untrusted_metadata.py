@@ -15,7 +15,7 @@ import wfdb
 from test_dataset_wfdb_pairs import write_record
 
 from cmssl_hf.data.loading import load_dataset
-from cmssl_hf.data.prepared import read_manifest
+from cmssl_hf.data.prepared.reading import read_manifest
 from cmssl_hf.models.cmssl.recordings_cmssl import read_recording
 
 

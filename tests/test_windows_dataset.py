@@ -11,14 +11,15 @@ from tiny import waves, windows_dataset
 from torch.utils.data import DataLoader
 
 from cmssl_hf.data.augmentation import Augmentation
-from cmssl_hf.data.features import input_values_to_arrow
-from cmssl_hf.data.window_reader import WindowReader, input_values_to_numpy
-from cmssl_hf.data.windows_dataset import (
+from cmssl_hf.data.batches import (
     WindowBatch,
+    WindowReader,
     WindowsCollator,
     WindowsDataset,
+    input_values_to_numpy,
     labels_to_numpy,
 )
+from cmssl_hf.data.features import input_values_to_arrow
 
 
 LENGTHS = [100, 75, 130, 100, 50, 25]

@@ -7,8 +7,8 @@ import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
+from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import model_fingerprint
-from ..data.windows_dataset import WindowsCollator, WindowsDataset
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
 from ..models.cmssl.modeling_cmssl_pieces import cut_into_pieces, join_pieces

@@ -16,10 +16,9 @@ from ..baselines import CLASSICAL_FEATURES, CLASSICAL_METHODS
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
-from ..training.arguments import FinetuningArguments, TaskArguments
-from ..training.finetuning import finetune
-from ..training.provenance import refuse_seen_test_subjects
-from ..training.scoring import constant_predictions
+from ..training.engine.provenance import refuse_seen_test_subjects
+from ..training.finetuning import FinetuningArguments, TaskArguments, finetune
+from ..training.results import constant_predictions
 from .embeddings import embed_windows
 from .results_store import Combination, Outcome
 from .shallow import fit_and_predict

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..tasks import Task
-from ..training.scoring import score
+from ..training.results import score
 
 
 #: Regularisation that is tried. Features are standardised, so that the same values serve all.
@@ -41,7 +41,7 @@ def fit_and_predict(
         with_trees: whether random forests are tried beside linear models (classification).
 
     Returns:
-        Predictions of the test rows, `(rows, outputs)`, as `cmssl_hf.training.scoring.score` expects them, and what was chosen.
+        Predictions of the test rows, `(rows, outputs)`, as `cmssl_hf.training.results.score` expects them, and what was chosen.
 
     Raises:
         ValueError: if the training labels are all the same.

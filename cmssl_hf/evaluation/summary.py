@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..training.scoring import score
+from ..training.results import score
+from .intervals import bootstrap, primary_metric
 from .plan import BenchmarkPlan
-from .resampled_metrics import primary_metric
 from .results_store import Combination, Outcome
-from .statistics import bootstrap
 from .task_windows import TaskWindows
 
 

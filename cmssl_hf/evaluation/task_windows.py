@@ -7,12 +7,12 @@ import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import TrainingArguments
 
+from ..data.batches import labels_to_numpy
 from ..data.subjects import cross_validation_fold, labelled_share
-from ..data.windows_dataset import labels_to_numpy
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..tasks import Task
 from ..training.arguments import DataArguments
-from ..training.stage_data import label_names, load_raw_data, load_stage_data
+from ..training.data import label_names, load_raw_data, load_stage_data
 
 
 @dataclass

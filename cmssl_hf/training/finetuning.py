@@ -2,27 +2,91 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoConfig, set_seed
+from transformers import AutoConfig, EvalPrediction, set_seed
 
+from ..data.batches import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..data.codes import model_fingerprint
 from ..data.subjects import cross_validation_fold, labelled_share
-from ..data.windows_dataset import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
-from .arguments import DataArguments, FinetuningArguments, TaskArguments
-from .finetuning_trainer import FinetuningTrainer
-from .provenance import describe_data, median_window_seconds, refuse_seen_test_subjects, run_of_model
-from .reports import append_summary, save_predictions
-from .run_folder import RANDOM_WEIGHTS, RunFolder, check_model_name, model_identity, training_identity
-from .scoring import classical_predictions, constant_predictions, score
-from .stage_data import label_names, load_raw_data, load_stage_data
+from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .data import describe_data, label_names, load_raw_data, load_stage_data, median_window_seconds
+from .engine.arguments import StageArguments
+from .engine.provenance import refuse_seen_test_subjects, run_of_model
+from .engine.run_folder import RANDOM_WEIGHTS, RunFolder, check_model_name, model_identity, training_identity
+from .engine.trainer import StageTrainer
+from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
+
+
+@dataclass(kw_only=True)
+class TaskArguments(AugmentationArguments):
+    """The model that is fine-tuned in stage 3, and for what."""
+
+    task: str = field(metadata={"help": "Name of the task, e.g. `bidmc_hr`."})
+    model_name_or_path: str = field(
+        default="small",
+        metadata={"help": "Folder or Hub id of an encoder, or a published size to start from random weights."},
+    )
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
+    balance_classes: float = field(
+        default=0.0,
+        metadata={"help": "Weight classes by their frequency to minus this power: 0 not at all, 1 all classes alike."},
+    )
+    random_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "Take the architecture of `model_name_or_path`, but not its weights: what pre-training adds."
+        },
+    )
+    label_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the training subjects whose labels are used; drawn by `seed`, a smaller share is part of"
+            " a larger one."
+        },
+    )
+    fold: int | None = field(
+        default=None, metadata={"help": "Test fold of a cross-validation over all subjects, in place of the split."}
+    )
+    num_folds: int = field(default=5, metadata={"help": "Folds of the cross-validation."})
+    summary_file: str | None = field(default=None, metadata={"help": "CSV that gets one row for this run."})
+
+    def __post_init__(self):
+        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+
+
+@dataclass
+class FinetuningArguments(StageArguments):
+    """Training of stage 3."""
+
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the head; `learning_rate` if left out."}
+    )
+
+
+class FinetuningTrainer(StageTrainer):
+    """Stage 3: labels in physical units, judged by the metric module of the problem type.
+
+    Args:
+        task: what is learnt.
+    """
+
+    def __init__(self, *args, task: Task, **kwargs):
+        super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        self.task = task
+
+    def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
+        return score(self.task, evaluation.predictions, evaluation.label_ids)
 
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from ..data.licences import TrainingData, describe_training_data, forbids_commer
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES
 from ..models.cmssl.hub_cmssl import name_model
 from ..tasks import Task, get_task
-from .reports import result_table
-from .run_folder import RANDOM_WEIGHTS, read_run
+from .engine.run_folder import RANDOM_WEIGHTS, read_run
+from .results import result_table
 
 
 _TITLES = {

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, SplitCounts
 from cmssl_hf.building.windows import DropCounter
 
-from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from .features import QUALITY, columns_of_channels, extract_table
-from .sample_dtypes import SampleDtype, StorageError, store_samples
+from ...models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..features import QUALITY, columns_of_channels, extract_table
+from .storage import SampleDtype, StorageError, store_samples
 
 
 logger = logging.getLogger(__name__)

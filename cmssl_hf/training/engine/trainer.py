@@ -11,10 +11,10 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..models.cpu_kernels import use_cpu_kernels
+from ...models.cpu_kernels import use_cpu_kernels
+from ..model_card import write_model_card
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
-from .model_card import write_model_card
 from .optimization import parameter_groups
 from .run_folder import RunFolder
 from .termination import TerminationCallback

@@ -1,18 +1,77 @@
-"""`Trainer` of stage 1."""
+"""Stage 1: a tokenizer of synchronous signals. Arguments, trainer, and the stage from data to card."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import EvalPrediction, TrainerCallback
+from transformers import EvalPrediction, TrainerCallback, set_seed
 
-from .codebook_collapse import CodebookCollapseCallback
-from .codebook_initialization import initialize_codebook
-from .codebook_revival import revive_codes
-from .reconstruction_metrics import codebook_metrics, reconstruction_metrics, reconstruction_statistics
-from .reconstruction_report import reconstruction_report
-from .stage_trainer import StageTrainer
+from ..data.batches import WindowsCollator, WindowsDataset
+from ..models.cmssl.configuration_cmssl import CMSSLTokenizerConfig
+from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
+from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .codebook import CodebookCollapseCallback, initialize_codebook, revive_codes
+from .data import describe_data, load_stage_data, median_window_seconds
+from .engine.arguments import StageArguments
+from .engine.run_folder import RunFolder, model_identity, training_identity
+from .engine.trainer import StageTrainer
+from .reconstruction import codebook_metrics, reconstruction_metrics, reconstruction_report, reconstruction_statistics
+
+
+@dataclass(kw_only=True)
+class TokenizerArguments(AugmentationArguments):
+    """The tokenizer of stage 1."""
+
+    channels: list[str] = field(
+        default_factory=lambda: ["ecg", "ppg"], metadata={"help": "Signals that are tokenised together."}
+    )
+    config_overrides: dict | str | None = field(
+        default=None,
+        metadata={"help": "Fields of `CMSSLTokenizerConfig`, e.g. `codebook_size=1024,num_hidden_layers=4`."},
+    )
+
+    def __post_init__(self):
+        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLTokenizerConfig)
+
+
+@dataclass
+class TokenizerTrainingArguments(StageArguments):
+    """Training of stage 1."""
+
+    warm_start_steps: int = field(
+        default=200,
+        metadata={
+            "help": "Steps as a plain autoencoder before k-means sets the codebook; 0 starts quantised (published)."
+        },
+    )
+    quantized_encoder_lr: float = field(
+        default=0.1,
+        metadata={
+            "help": "Factor for the encoder's learning rate once the codebook is in use: an encoder that moves faster than its"
+            " codes leaves most of them behind; 1 is published."
+        },
+    )
+    kmeans_windows: int = field(
+        default=4096,
+        metadata={"help": "Training windows for k-means; 0 leaves the codebook at random (published default)."},
+    )
+    kmeans_iterations: int = field(default=10, metadata={"help": "Iterations of k-means."})
+    revival_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Every so many steps codes that are hardly used move onto latents of the batch; 0: never (published)."
+        },
+    )
+    revival_usage: float = field(
+        default=0.03, metadata={"help": "A code used less than this share of the mean is hardly used."}
+    )
+    perplexity_floor: float = field(
+        default=0.01,
+        metadata={"help": "Warn when the perplexity of the codes in use is below this share of the codebook."},
+    )
 
 
 #: Figure of stage 1 in the run's folder.
@@ -142,3 +201,54 @@ class _CodebookRevival(TrainerCallback):
             usage=args.revival_usage,
             seed=args.seed + step,
         )
+
+
+def pretrain_tokenizer(
+    tokenizer_arguments: TokenizerArguments,
+    data_arguments: DataArguments,
+    training_arguments: TokenizerTrainingArguments,
+) -> dict[str, Any]:
+    """Trains a tokenizer on the training split and validates it on the validation split; test subjects are not touched.
+
+    The run's folder receives the best model with its feature extractor and model card, checkpoints, logs and `run.json`. A run that was
+    interrupted continues when it is started again with the same arguments.
+
+    Returns:
+        Validation metrics of the best checkpoint: see `TokenizerTrainer`.
+    """
+    set_seed(training_arguments.seed)
+    config = CMSSLTokenizerConfig(**{"channels": tokenizer_arguments.channels, **tokenizer_arguments.config_overrides})
+    feature_extractor = CMSSLFeatureExtractor(
+        channels=config.channels,
+        sampling_rate=config.sampling_rate,
+        patch_size=config.patch_size,
+        do_band_pass=data_arguments.do_band_pass,
+    )
+    splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
+    config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
+    augmentation = tokenizer_arguments.augmentation()
+    run = RunFolder(
+        training_arguments.output_dir,
+        {
+            "stage": "tokenizer",
+            "data": describe_data(splits, data_arguments),
+            "model": model_identity(config),
+            "training": training_identity(training_arguments),
+            "augmentation": vars(augmentation),
+        },
+    )
+    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
+        checkpoint = run.open()
+    trainer = TokenizerTrainer(
+        model=CMSSLTokenizerModel(config),
+        args=training_arguments,
+        data_collator=WindowsCollator(config.patch_size),
+        train_dataset=WindowsDataset(
+            splits["train"], ["input_values"], augmentation=augmentation, seed=training_arguments.seed
+        ),
+        eval_dataset=WindowsDataset(splits["validation"], ["input_values"]),
+        processing_class=feature_extractor,
+    )
+    metrics = trainer.run(run, checkpoint)
+    trainer.publish()
+    return metrics

@@ -29,9 +29,9 @@ import cmssl_hf
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.tasks import TASKS
 
-from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from .sample_dtypes import SAMPLE_DTYPES, SampleDtype, StorageError
-from .shard_writer import ShardSummary, ShardWriter, read_summary, temporary_name
+from ...models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from .shards import ShardSummary, ShardWriter, read_summary, temporary_name
+from .storage import SAMPLE_DTYPES, SampleDtype, StorageError
 
 
 PLAN_FILE = "preparation_plan.json"

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from cmssl_hf.building.splits import SPLITS
 
-from .features import INPUT_VALUES
-from .preparation import MANIFEST_FILE, PLAN_FILE
-from .sample_dtypes import restore_samples
+from ..features import INPUT_VALUES
+from .storage import restore_samples
+from .writing import MANIFEST_FILE, PLAN_FILE
 
 
 def load_prepared(folder: str | os.PathLike, *, cache_dir: str | os.PathLike | None = None) -> datasets.DatasetDict:

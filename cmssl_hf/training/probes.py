@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..data.windows_dataset import WindowsCollator, WindowsDataset
+from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..signals import detect_pulse_onsets, detect_pulse_peaks, detect_r_peaks
 

@@ -1,15 +1,18 @@
-"""Loading a stage's data: released windows to `input_values`, once for all processes of a machine."""
+"""The data of a stage: released windows to `input_values`, and what a run records of them."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict, Value, concatenate_datasets
 from transformers import TrainingArguments
 
+from ..data.batches import input_values_to_numpy
 from ..data.features import extract_features, without_issues
 from ..data.loading import load_dataset, load_dataset_builder
-from ..data.prepared import load_prepared, read_manifest
+from ..data.prepared.reading import load_prepared, read_manifest
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .arguments import DataArguments
 
@@ -143,3 +146,49 @@ def _refuse_shared_subjects(dataset: DatasetDict) -> None:
                     f"The {first} and {second} splits share {len(shared)} subject(s), such as {shared[0]!r}; what is measured"
                     " would not hold for new people."
                 )
+
+
+def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, Any]:
+    """What a run records of its data: name, configuration, options, and per split fingerprint, size and subjects; the same
+    again under `additional` for each dataset of `additional_data`."""
+    additional = [entry.partition("=")[0] for entry in arguments.additional_data]
+    description = {
+        "dataset": arguments.dataset,
+        "config": arguments.dataset_config,
+        "options": arguments.dataset_options,
+        "splits": _describe_splits(dataset, arguments.dataset if additional else None),
+    }
+    if additional:
+        description["additional"] = [
+            {
+                "dataset": name,
+                "config": arguments.dataset_config,
+                "options": {},
+                "splits": _describe_splits(dataset, name),
+            }
+            for name in additional
+        ]
+    return description
+
+
+def _describe_splits(dataset: DatasetDict, member: str | None) -> dict[str, dict[str, Any]]:
+    """Per split fingerprint, size and subjects of the rows that come from the dataset `member`, or of all."""
+    description = {}
+    for split, rows in dataset.items():
+        columns = rows.select_columns(["subject_id"] if member is None else ["subject_id", "dataset"]).to_pandas()
+        if member is not None:
+            columns = columns[columns["dataset"] == member]
+        description[split] = {
+            "fingerprint": rows._fingerprint,
+            "num_windows": len(columns),
+            "subjects": sorted(columns["subject_id"].unique()),
+        }
+    return description
+
+
+def median_window_seconds(rows: Dataset, sampling_rate: float, num_sampled: int = 1000) -> float:
+    """Median duration in seconds of windows `input_values (channels, samples)`, judged from some that are spread over the
+    dataset."""
+    sampled = rows.select_columns(["input_values"]).with_format("arrow")[:: max(1, len(rows) // num_sampled)]
+    lengths = [window.shape[-1] for window in input_values_to_numpy(sampled["input_values"])]
+    return float(np.median(lengths) / sampling_rate)

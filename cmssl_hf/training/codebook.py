@@ -1,4 +1,4 @@
-"""k-means over the outputs of a warm-started tokenizer: the first codebook."""
+"""The codebook of stage 1 during its training: set by k-means, kept alive, watched for collapse."""
 
 import logging
 
@@ -7,8 +7,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import nn
+from transformers import TrainerCallback
 
-from ..data.windows_dataset import WindowsCollator, WindowsDataset
+from ..data.batches import WindowsCollator, WindowsDataset
+from ..models.cmssl.modeling_cmssl_codebook import CMSSLCodebook
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 
 
@@ -111,3 +113,74 @@ def initialize_codebook(
         logger.info("Codebook set by k-means over %d latents of %d windows.", len(latents), len(chosen))
     for buffer in codebook.buffers():
         buffer.copy_(broadcast(buffer))
+
+
+@torch.no_grad()
+def revive_codes(
+    codebook: CMSSLCodebook, latents: torch.Tensor, accelerator: Accelerator, *, usage: float, seed: int
+) -> int:
+    """Moves the codes that are used less than `usage` times as often as the average code onto latents drawn at random
+    (Dhariwal et al. 2020, Jukebox), so that they take over a share of what their neighbours stood for.
+
+    The moving averages of a revived code are set to those of an average code at its new place; otherwise the next update
+    would pull it straight back. All processes offer their latents and end with the same codebook.
+
+    Args:
+        codebook: of the unwrapped tokenizer.
+        latents: unit vectors `(n, codebook_dim)` of this process's share of the batch, padding left out.
+        accelerator: of the run.
+        usage: share of the mean usage below which a code counts as unused.
+        seed: of the draw.
+
+    Returns:
+        How many codes were revived: at most as many as there are latents.
+    """
+    offered = torch.cat([part.to(latents.device) for part in gather_object([latents.cpu()])])
+    mean_size = codebook.cluster_size.mean()
+    unused = (codebook.cluster_size < usage * mean_size).nonzero().flatten()[: len(offered)]
+    if len(unused) == 0:
+        return 0
+    if accelerator.is_main_process:
+        drawn = torch.randperm(len(offered), generator=torch.Generator().manual_seed(seed))[: len(unused)]
+        codebook.move_codes(unused, offered[drawn.to(offered.device)], mean_size)
+    for buffer in codebook.buffers():
+        buffer.copy_(broadcast(buffer))
+    logger.info("%d of %d codes revived.", len(unused), len(codebook.cluster_size))
+    return len(unused)
+
+
+class CodebookCollapseCallback(TrainerCallback):
+    """Warns at log steps when the codes of the last training steps are used as unevenly as if few of them existed.
+
+    Args:
+        codebook: of the tokenizer that is trained; its moving averages tell what was used.
+        floor: share of the codebook below which its perplexity is too low.
+        first_step: training step from which on the codebook is in use.
+    """
+
+    def __init__(self, codebook: CMSSLCodebook, floor: float, first_step: int):
+        self._codebook, self._floor, self._first_step = codebook, floor, first_step
+        self._warned = False
+
+    def on_log(self, args, state, control, **kwargs):
+        if state.global_step < max(self._first_step, 1):
+            return
+        perplexity, size = usage_perplexity(self._codebook), len(self._codebook.cluster_size)
+        collapsed = perplexity < self._floor * size
+        if collapsed and not self._warned and state.is_world_process_zero:
+            logger.warning(
+                "The codebook collapses: at step %d the tokens are spread over about %.1f of %d codes (perplexity), fewer than"
+                " `perplexity_floor` (%g) of them, so that they say little. A warm start (`warm_start_steps`), k-means"
+                " (`kmeans_windows`) or a smaller `codebook_size` helps.",
+                state.global_step,
+                perplexity,
+                size,
+                self._floor,
+            )
+        self._warned = collapsed
+
+
+def usage_perplexity(codebook: CMSSLCodebook) -> float:
+    """Exponential of the entropy of the codes' moving average usage: how many equally used codes would be as diverse."""
+    share = codebook.cluster_size / codebook.cluster_size.sum()
+    return float(torch.special.entr(share).sum().exp())

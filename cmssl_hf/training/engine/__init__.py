@@ -1,0 +1,1 @@
+"""Running and resuming a training, whatever is trained: nothing in here knows of ECG, PPG or codes."""

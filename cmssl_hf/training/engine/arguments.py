@@ -1,0 +1,129 @@
+"""Arguments that every run has, and how a YAML file and flags become them."""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+
+@dataclass
+class StageArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults that all stages share."""
+
+    output_dir: str = field(default="runs/run", metadata={"help": "Folder of the run; a run that is there continues."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: `steps` or `epoch`."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save; the same as `eval_strategy`."})
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "With `push_to_hub`: `end` uploads the finished run, `every_save` each save too."},
+    )
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best one stays."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Warm-up steps, or their share if below 1."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+    report_to: str | None = field(default="tensorboard", metadata={"help": "Where to log."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "A loss that is not finite ends the training; here it would be hidden."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator chooses the columns."})
+    # Codebooks are kept equal by summing over processes; sending buffers around at each step would only cost time.
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See `TrainingArguments`."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See `TrainingArguments`."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Early stopping goes on counting after an interruption."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without a better one."}
+    )
+    layerwise_lr_decay: float = field(
+        default=1.0, metadata={"help": "Each layer of the encoder learns this much slower than the one above it."}
+    )
+
+    def __post_init__(self):
+        # Launched processes on a machine without accelerator find each other only if they are told that there is none.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        super().__post_init__()
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and self.world_size == 1:
+            raise ValueError(
+                f"{os.environ['WORLD_SIZE']} processes were launched, but they are not connected: each would train by itself in"
+                " the same folder. On a machine with GPUs that are not to be used, give `--use_cpu true`."
+            )
+        if self.eval_strategy == "epoch" and self.save_strategy == "steps":
+            raise ValueError(
+                "With `save_strategy` steps and `eval_strategy` epoch a checkpoint may be saved at the end of an epoch but before"
+                " its evaluation, and a run that continues from it would leave that out. Evaluate by steps, too, or save by"
+                " epochs."
+            )
+        if self.save_only_model:
+            raise ValueError(
+                "With `save_only_model` no run could continue from its checkpoints, which hold more than weights."
+            )
+        # On a CPU there is nothing to pin for, and torch warns at every epoch.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
+
+def parse_options(options: dict | str | None) -> dict[str, Any]:
+    """A dictionary from `"name=value,name=value"`, values read as YAML; a dictionary is returned as it is.
+
+    Raises:
+        ValueError: if a part has no `=`.
+    """
+    if not options:
+        return {}
+    if isinstance(options, dict):
+        return dict(options)
+    parsed = {}
+    for part in options.split(","):
+        name, separator, value = part.partition("=")
+        if not separator:
+            raise ValueError(f"Options are given as `name=value,name=value`, but got {options!r}.")
+        parsed[name.strip()] = yaml.safe_load(value)
+    return parsed
+
+
+def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Reads `[file.yaml ...] [--flag value ...]` into one instance of each dataclass; flags override files, and a later file
+    overrides an earlier one.
+
+    Raises:
+        ValueError: if a file is not a YAML mapping or names an argument that does not exist, or a value is of the wrong kind.
+        FileNotFoundError: if a file does not exist.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    files = []
+    while arguments and not arguments[0].startswith("-"):
+        files.append(Path(arguments.pop(0)))
+    parser = HfArgumentParser(dataclass_types, allow_abbrev=False)
+    actions = {action.dest: action for action in parser._actions}
+    for file in files:
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} cannot be read as YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{file} must hold `name: value` lines.")
+        unknown = sorted(map(str, set(values) - set(actions)))
+        if unknown:
+            raise ValueError(f"{file} names arguments that do not exist: {', '.join(unknown)}.")
+        for name, value in values.items():
+            # YAML reads 1e-3 as text; argparse converts text, as it does for flags.
+            parser.set_defaults(**{name: value})
+            actions[name].required = False
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
+    # What YAML makes of a slip (nothing, infinity, a list) is compared and converted by transformers unchecked.
+    except (TypeError, OverflowError, yaml.YAMLError) as error:
+        raise ValueError(f"An argument has a value of the wrong kind: {error}") from error
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].lstrip("-"), actions, n=1)
+        hint = f" Did you mean --{near[0]}?" if near else ""
+        raise ValueError(f"There is no argument {unknown[0]}.{hint}")
+    return tuple(parsed)
