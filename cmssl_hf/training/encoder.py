@@ -30,7 +30,21 @@ from .stage import Stage, register_objective
 
 
 @dataclass(kw_only=True)
-class EncoderArguments(AugmentationArguments):
+class PretrainingArguments(AugmentationArguments):
+    """The encoder that is pre-trained, with whatever objective."""
+
+    objective: str = field(
+        default="tokens", metadata={"help": "What is learnt without labels: `tokens`, or one of your own."}
+    )
+    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
+    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
+    )
+
+
+@dataclass(kw_only=True)
+class EncoderArguments(PretrainingArguments):
     """The encoder of stage 2 and the tokenizer it learns from.
 
     What changes all signals together (playing speed, gain, polarity) changes the tokens too, so it is done in copies of the
@@ -38,16 +52,11 @@ class EncoderArguments(AugmentationArguments):
     """
 
     tokenizer: str = field(metadata={"help": "Folder or Hub id of the tokenizer of stage 1."})
-    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
-    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
     augmented_copies: int = field(
         default=0,
         metadata={
             "help": "Copies of the training windows with `time_stretch`, `amplitude_jitter` and `polarity_flip`, tokenised anew."
         },
-    )
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
     )
 
     def __post_init__(self):

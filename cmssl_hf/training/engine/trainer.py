@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from huggingface_hub import upload_folder
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
@@ -16,6 +16,7 @@ from ..model_card import write_model_card
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
+from .progress import Progress
 from .run_folder import RunFolder
 from .termination import TerminationCallback
 from .window_order import SharedWindowsTrainer
@@ -31,6 +32,9 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        for theirs in (ProgressCallback, PrinterCallback):
+            self.remove_callback(theirs)
+        self.add_callback(Progress)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
         self._divergence = DivergenceCallback(delay=0 if self.args.device.type == "cpu" else 1)
