@@ -19,28 +19,15 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
-from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .arguments import DataArguments
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.provenance import run_of_model
 from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
+from .pretraining import PretrainingArguments
 from .probes import probe_encoder
 from .stage import Stage, register_objective
-
-
-@dataclass(kw_only=True)
-class PretrainingArguments(AugmentationArguments):
-    """The encoder that is pre-trained, with whatever objective."""
-
-    objective: str = field(
-        default="tokens", metadata={"help": "What is learnt without labels: `tokens`, or one of your own."}
-    )
-    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
-    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
-    )
 
 
 @dataclass(kw_only=True)
@@ -60,7 +47,7 @@ class EncoderArguments(PretrainingArguments):
     )
 
     def __post_init__(self):
-        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        super().__post_init__()
         changes_tokens = self.time_stretch > 1 or self.amplitude_jitter > 0 or self.polarity_flip > 0
         if changes_tokens != (self.augmented_copies > 0):
             raise ValueError(
