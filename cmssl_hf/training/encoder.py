@@ -23,13 +23,28 @@ from .arguments import AugmentationArguments, DataArguments, parse_config_overri
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.provenance import run_of_model
-from .engine.run_folder import RunFolder, check_model_name, model_identity, training_identity
+from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
 from .probes import probe_encoder
+from .stage import Stage, register_objective
 
 
 @dataclass(kw_only=True)
-class EncoderArguments(AugmentationArguments):
+class PretrainingArguments(AugmentationArguments):
+    """The encoder that is pre-trained, with whatever objective."""
+
+    objective: str = field(
+        default="tokens", metadata={"help": "What is learnt without labels: `tokens`, or one of your own."}
+    )
+    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
+    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
+    )
+
+
+@dataclass(kw_only=True)
+class EncoderArguments(PretrainingArguments):
     """The encoder of stage 2 and the tokenizer it learns from.
 
     What changes all signals together (playing speed, gain, polarity) changes the tokens too, so it is done in copies of the
@@ -37,16 +52,11 @@ class EncoderArguments(AugmentationArguments):
     """
 
     tokenizer: str = field(metadata={"help": "Folder or Hub id of the tokenizer of stage 1."})
-    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
-    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
     augmented_copies: int = field(
         default=0,
         metadata={
             "help": "Copies of the training windows with `time_stretch`, `amplitude_jitter` and `polarity_flip`, tokenised anew."
         },
-    )
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
     )
 
     def __post_init__(self):
@@ -205,20 +215,14 @@ def pretrain_encoder(
         coded = DatasetDict(
             {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in seen.items()}
         )
-    run = RunFolder(
-        training_arguments.output_dir,
-        {
-            "stage": "encoder",
-            "data": describe_data(splits, data_arguments),
-            "model": model_identity(config),
-            "training": training_identity(training_arguments),
-            "tokenizer": model_fingerprint(tokenizer),
-            "augmentation": {**vars(augmentation), "copies": encoder_arguments.augmented_copies},
-        },
-        provenance={"builds_on": run_of_model(encoder_arguments.tokenizer)},
+    run, checkpoint = ENCODER.open_run(
+        training_arguments,
+        config,
+        describe_data(splits, data_arguments),
+        builds_on=run_of_model(encoder_arguments.tokenizer),
+        tokenizer=model_fingerprint(tokenizer),
+        augmentation={**vars(augmentation), "copies": encoder_arguments.augmented_copies},
     )
-    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
-        checkpoint = run.open()
     columns = ["input_values", "codes"]
     trainer = EncoderTrainer(
         model=CMSSLEncoderForPreTraining(config),
@@ -275,3 +279,31 @@ def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel)
     return CMSSLEncoderConfig.from_size(
         arguments.encoder_size, **{**fields, **inherited, **arguments.config_overrides}
     )
+
+
+ENCODER = register_objective(
+    "tokens",
+    Stage(
+        name="encoder",
+        label="stage 2",
+        learns="code prediction",
+        title="encoder of {signals} (CM-SSL, stage 2)",
+        method=(
+            "A transformer that reads one signal and was pre-trained, without labels, to name the code that a frozen tokenizer"
+            " gave to each patch (cross-modality self-supervised learning, CM-SSL, stage 2). It is made to be fine-tuned, or to"
+            " extract features."
+        ),
+        usage="""
+from transformers import pipeline
+
+name = ""
+extract = pipeline("physiological-signal-feature-extraction", model=name, trust_remote_code=True)
+
+# {arrays}: a 1-d array of any length, here at 125 Hz
+features = extract({{{items}, "sampling_rate": 125}})["value"]  # ({hidden_size},)
+""",
+        results_note="The cross-entropy stands beside that of always predicting the codes' frequencies in the training data.",
+        arguments=(EncoderArguments, DataArguments, EncoderTrainingArguments),
+        function=pretrain_encoder,
+    ),
+)
