@@ -210,7 +210,10 @@ def check_command(words: list[str], patch: pytest.MonkeyPatch) -> None:
         is_module = arguments[0] == "-m"
         check_program(arguments[is_module], arguments[is_module + 1 :], patch)
     elif program == "make":
-        subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+        make = ["make", "--dry-run", *arguments]
+        steps = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        # A folder of that name is no target.
+        assert "Nothing to be done" not in steps, steps
     elif program == "pip" and arguments[0] == "install":
         check_installation(arguments[1:])
     else:
@@ -298,7 +301,7 @@ def test_links_lead_somewhere(document):
 
 def anchors_of(document: Path) -> set[str]:
     """Anchors of the headings, as GitHub and mkdocs make them."""
-    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
