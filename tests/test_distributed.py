@@ -152,7 +152,7 @@ def flags(output_dir, cache_dir, batch_size, **options):
 
 REPORT = """
 import sys
-from cmssl_hf.training.arguments import StageArguments
+from cmssl_hf.training.engine.arguments import StageArguments
 
 arguments = StageArguments(output_dir=sys.argv[1], report_to="none")
 print(f"connected: {arguments.world_size} processes, {arguments.parallel_mode.value}", flush=True)
