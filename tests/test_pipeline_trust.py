@@ -143,7 +143,7 @@ def test_one_bad_recording_does_not_end_the_others(predict, tmp_path, batch_size
         6: "1-d array",
     }
     options = {"on_error": "skip", "batch_size": batch_size}
-    for answers in (predict(sources, **options), list(predict((source for source in sources), **options))):
+    for answers in (predict(sources, **options), list(predict(iter(sources), **options))):
         assert len(answers) == len(sources)
         for number, (source, answer) in enumerate(zip(sources, answers)):
             if number in reasons:

@@ -111,6 +111,13 @@ def test_rate_in_a_comment(write):
         read(write(f"# fs = {RATE}\nppg\n{COLUMN}"), sampling_rate=64)
 
 
+def test_rate_in_a_column():
+    data = pd.DataFrame({"ppg": SIGNAL, "fs": RATE})
+    assert_reads(data)
+    with pytest.raises(ValueError, match="fs 125 Hz, `sampling_rate` 64 Hz"):
+        read(data, sampling_rate=64)
+
+
 def test_missing_cells_stay_in_place(write):
     """At the beginning, as an empty line of a single column, as words."""
     signal = SIGNAL.copy()
@@ -167,6 +174,28 @@ def test_a_dictionary_that_says_what_its_signal_is():
     assert_reads({"ppg": SIGNAL, "time": TIMES})
 
 
+@pytest.mark.parametrize(
+    "name", ["PPG", "pleth", "BVP", "wrist_ppg", "Finger PPG [a.u.]", "ppg_filtered", "PhotoPleth"]
+)
+def test_names_of_ppg(name):
+    assert_reads(pd.DataFrame({"time": TIMES, "ecg": -SIGNAL, f"{name} quality": 1.0, name: SIGNAL}))
+
+
+@pytest.mark.parametrize("unit", ["mmHg", "degC", "°C", "bpm"])
+def test_units_say_what_a_signal_without_a_name_is(write, tmp_path, unit):
+    with pytest.raises(ValueError, match="no signal that looks like ppg"):
+        read(write(f"value [{unit}]\n{COLUMN}"), sampling_rate=RATE)
+    if unit.isascii():
+        (tmp_path / "r.dat").write_bytes((1000 * SIGNAL).astype("<i2").tobytes())
+        for found, read_it in ((unit, False), ("NU", True)):
+            (tmp_path / "r.hea").write_text(f"r 1 {RATE} {len(SIGNAL)}\nr.dat 16 1000/{found} 16 0 0 0 0 signal\n")
+            if read_it:
+                assert len(read(tmp_path / "r")[0]) == len(SIGNAL)
+            else:
+                with pytest.raises(ValueError, match="no signal that looks like ppg"):
+                    read(tmp_path / "r")
+
+
 @pytest.mark.parametrize("name", ["EDA", "TEMP", "HR", "S05_TEMP", "ecg"])
 def test_files_whose_name_says_another_signal_are_refused(write, name):
     for text in (f"1560279825.00\n4.000000\n{COLUMN}", COLUMN, f"value\n{COLUMN}"):
@@ -181,6 +210,7 @@ def test_empatica_e4(write):
         assert_reads(write(text, name), rate=64)
     with pytest.raises(ValueError, match="header 64 Hz, `sampling_rate` 125 Hz"):
         read(write(text, "BVP.csv"), sampling_rate=125)
+    assert_reads(write(text, "wrist_ppg.csv"), rate=64)
     with pytest.raises(ValueError, match="it has Empatica E4 wrist"):
         read(write(text, "wrist.csv"))
     assert_reads(write(text, "wrist.csv"), rate=64, column="Empatica E4 wrist")

@@ -11,13 +11,14 @@ CHANNEL_PATTERNS: dict[str, tuple[str, ...]] = {
         r"(ML|LEAD )?(I|III|V[1-9]?R?|AV[RLF])|MCL[1-6]?|MV[1-6]",
         r"ECG|EKG",
         r"(ECG|EKG).*",
+        r".*[\W_](ECG|EKG)([\W_].*)?",
     ),
-    "ppg": (r"PLETH|PPG", r"((PHOTO)?PLETH|PPG).*", r"BVP.*"),
+    "ppg": (r"PLETH|PPG", r"((PHOTO)?PLETH|PPG).*", r"BVP.*", r".*[\W_](PLETH|PPG|BVP)([\W_].*)?"),
 }
 
 #: Names that say nothing about what was recorded.
 _NEUTRAL = (
-    r"((raw|my)?[ _-]?(signals?|values?|samples?|data|raw|amplitude|adc|ch|channel|col|column|sig|unnamed)[ _:-]*\d*|x|v?\d*)"
+    r"((raw|my)?[ _-]?(signals?|values?|samples?|data|raw|amplitude|adc|ch|channel|col|column|sig|unnamed)[ _:-]*\d*|x|\d*)"
     r"( ?[\[(].*[\])])?"
 )
 #: Names of columns that count the rows.
@@ -25,19 +26,19 @@ _COUNTER = r"|index|row|n|nseq|#|(sample|row)s?[ _]?(no|nr|number|index|id)?\.?|
 #: Words for what is told of a signal, such as `ppg_time` or `ECG quality`.
 _ABOUT = {"time", "times", "timestamp", "timestamps", "quality", "sqi", "rate", "hr", "bpm", "peak", "peaks", "label", "valid",
           "index", "flag", "ibi"}  # fmt: skip
-#: Words in names of files for what was recorded.
+#: Words for what was recorded, and for units.
 _WORDS = {
     "ecg": {"ecg", "ekg"},
     "ppg": {"ppg", "bvp", "pleth", "photopleth"},
-    "something else": {"abp", "acc", "accel", "accelerometer", "art", "bp", "cvp", "eda", "eeg", "emg", "eog", "gsr", "gyro",
-                       "heartrate", "hr", "ibi", "icp", "resp", "respiration", "rr", "spo", "tags", "temp",
-                       "temperature"},
+    "something else": {"abp", "acc", "accel", "accelerometer", "art", "bp", "bpm", "celsius", "cvp", "deg", "eda", "eeg", "emg",
+                       "eog", "gsr", "gyro", "heartrate", "hg", "hr", "ibi", "icp", "kpa", "mmhg", "resp",
+                       "respiration", "rr", "spo", "tags", "temp", "temperature"},
 }  # fmt: skip
 
 
 def words(name: str) -> list[str]:
     """The words of a name in lower case, without digits: `["time", "s"]` of `Time [s]`."""
-    return re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    return re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name.replace("°", "deg ")).lower())
 
 
 def first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
@@ -65,7 +66,7 @@ def choose_channels(
         channels: that the model reads.
         column: the names that were asked for; they hold whatever they say.
         where: what messages call the source.
-        file_name: counts for a single signal whose own name says nothing.
+        file_name: or another text that tells what a single signal is whose own name says nothing.
         not_signals: positions of columns of another kind, such as times.
 
     Raises:
@@ -105,13 +106,18 @@ def _single_unnamed(names: Sequence[str], channel: str, not_signals: Sequence[in
         ]
     if len(single) != 1 or not re.fullmatch(_NEUTRAL, names[single[0]].strip(" ,"), re.IGNORECASE):
         return None
-    return None if says_another(file_name, channel) else single[0]
+    return None if says_another(f"{file_name} {names[single[0]]}", channel) else single[0]
+
+
+def signal_words(text: str) -> list[str]:
+    """The words of a text for what was recorded."""
+    return [word for word in words(text) if any(word in known for known in _WORDS.values())]
 
 
 def says_another(text: str, channel: str) -> bool:
     """Whether a text, such as the name of a file, names another kind of signal than a channel."""
-    said = set(words(text))
-    return not said & _WORDS[channel] and any(said & names for names in _WORDS.values())
+    said = signal_words(text)
+    return bool(said) and _WORDS[channel].isdisjoint(said)
 
 
-__all__ = ["CHANNEL_PATTERNS", "choose_channels", "first_match", "says_another", "words"]
+__all__ = ["CHANNEL_PATTERNS", "choose_channels", "first_match", "says_another", "signal_words", "words"]

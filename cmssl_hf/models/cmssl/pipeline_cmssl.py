@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         if isinstance(inputs, list):
             numbered = [_Member(number, source) for number, source in enumerate(inputs)]
             return super().__call__(numbered, **kwargs) if numbered else []
-        if isinstance(inputs, GeneratorType) or (hasattr(inputs, "features") and hasattr(inputs, "column_names")):
+        if isinstance(inputs, Iterator) or (hasattr(inputs, "features") and hasattr(inputs, "column_names")):
             return super().__call__((_Member(number, source) for number, source in enumerate(inputs)), **kwargs)
         return super().__call__(inputs, **kwargs)
 

@@ -66,13 +66,14 @@ def find_quality_issues(
         windows = np.stack([np.asarray(signals[row], dtype=np.float64) for row in rows])
         # Differences and sums of the largest numbers would overflow.
         windows = windows / np.maximum(np.abs(windows).max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
-        has_no_pulse = _has_no_pulse(windows, sampling_rate, channel)
+        beats = _beat_signal(windows, sampling_rate, channel)
+        has_no_pulse = _has_no_pulse(windows, beats, sampling_rate)
         found = (
             _is_flat(windows, sampling_rate),
             _is_clipped(windows),
             _is_out_of_range(windows),
             has_no_pulse,
-            ~has_no_pulse & (channel == "ppg") & _falls_faster(windows, sampling_rate),
+            ~has_no_pulse & _falls_faster(beats) if channel == "ppg" else np.zeros(len(windows), dtype=bool),
         )
         for row, flags in zip(rows, np.transpose(found)):
             issues[row] = [name for name, flag in zip(QUALITY_ISSUES, flags) if flag]
@@ -99,13 +100,13 @@ def _is_out_of_range(windows: np.ndarray) -> np.ndarray:
     return np.ptp(windows, axis=-1) > RANGE_RATIO * (high - low)
 
 
-def _has_no_pulse(windows: np.ndarray, sampling_rate: float, channel: str) -> np.ndarray:
+def _has_no_pulse(windows: np.ndarray, beats: np.ndarray, sampling_rate: float) -> np.ndarray:
     num_samples = windows.shape[-1]
     first, last = round(BEAT_INTERVALS[0] * sampling_rate), round(BEAT_INTERVALS[1] * sampling_rate)
     last = min(last, num_samples - 2)
     if first < 1 or last <= first:
         return np.ones(len(windows), dtype=bool)
-    beats = standardize(_beat_signal(windows, sampling_rate, channel))
+    beats = standardize(beats)
     power = np.abs(np.fft.rfft(beats, 2 * num_samples)) ** 2
     autocorrelation = np.fft.irfft(power)[:, :num_samples] / (num_samples - np.arange(num_samples))
     # Only maxima within the interval: the slope down from lag 0 is no period.
@@ -116,8 +117,8 @@ def _has_no_pulse(windows: np.ndarray, sampling_rate: float, channel: str) -> np
     return ~unlike_noise | (np.ptp(windows, axis=-1) <= FLAT_TOLERANCE)
 
 
-def _falls_faster(windows: np.ndarray, sampling_rate: float) -> np.ndarray:
-    slopes = np.diff(_beat_signal(windows, sampling_rate, "ppg"), axis=-1)
+def _falls_faster(pulses: np.ndarray) -> np.ndarray:
+    slopes = np.diff(pulses, axis=-1)
     low, middle, high = np.quantile(slopes, (0.05, 0.5, 0.95), axis=-1)
     return high + low - 2 * middle < -INVERTED_SKEWNESS * (high - low)
 

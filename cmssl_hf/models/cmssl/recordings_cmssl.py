@@ -19,7 +19,7 @@ _NEEDS_WFDB = "Reading WFDB records needs wfdb: `pip install wfdb`."
 _KINDS_OF_FILES = (
     "WFDB records (a header `.hea`) and tables of numbers in text files (`.csv`, `.tsv`, `.txt`, also `.gz`) are read"
 )
-#: Keys of dictionaries under which rates stand.
+#: Keys of dictionaries and names of columns under which rates stand.
 _RATES = ("sampling_rate", "sampling_frequency", "sample_rate", "fs")
 #: Keys under which it stands what `"signal"` is.
 _DESCRIPTIONS = ("channel", "channel_name", "signal_name", "modality", "lead")
@@ -271,8 +271,9 @@ def _from_columns(
     index: Mapping[str, np.ndarray] | None = None,
 ) -> Recording:
     time_positions = [position for position, name in enumerate(names) if is_time(name)]
-    positions = choose_channels(names, channels, column, where, file_name, time_positions)
-    wanted = sorted({*positions.values(), *time_positions})
+    rate_positions = [position for position, name in enumerate(names) if name.strip().lower() in _RATES]
+    positions = choose_channels(names, channels, column, where, file_name, [*time_positions, *rate_positions])
+    wanted = sorted({*positions.values(), *time_positions, *rate_positions})
     values = dict(zip(wanted, columns(wanted)))
     signals = {
         channel: _as_signal(as_numbers(values[position], f"{where}, column {names[position]!r}"), where)
@@ -280,7 +281,12 @@ def _from_columns(
     }
     times = {**(index or {})}
     times.update({names[i]: values[i] for i in time_positions if i not in positions.values()})
-    return _timed(signals, times, {} if stated_rate is None else {"header": stated_rate}, sampling_rate, where)
+    rates = {} if stated_rate is None else {"header": stated_rate}
+    for position in rate_positions:
+        stated = as_numbers(values[position], f"{where}, column {names[position]!r}")
+        if len(stated) and np.nanmin(stated) == np.nanmax(stated):
+            rates[names[position]] = _checked_rate(float(np.nanmin(stated)), where)
+    return _timed(signals, times, rates, sampling_rate, where)
 
 
 def _timed(
@@ -371,7 +377,7 @@ def _from_wfdb(
     # Parsers of damaged files raise almost anything.
     except Exception as error:
         raise ValueError(f"{header} cannot be read as a WFDB record: {type(error).__name__}: {error}") from error
-    positions = choose_channels(names, channels, column, str(header), header.name)
+    positions = choose_channels(names, channels, column, str(header), f"{header.name} {' '.join(record.units)}")
     signals = {channel: np.asarray(samples[position], np.float64) for channel, position in positions.items()}
     rates = {channel: float(record.fs * record.samps_per_frame[position]) for channel, position in positions.items()}
     if sampling_rate is not None and any(rate != sampling_rate for rate in rates.values()):

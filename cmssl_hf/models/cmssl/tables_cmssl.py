@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from .channels_cmssl import words
+from .channels_cmssl import signal_words
 
 
 #: Ends of the names of such files.
@@ -42,9 +42,8 @@ _STATED_RATE = re.compile(
 #: More cells than this share that hold another thing than a number, or nothing at all, make a column none of numbers.
 _LARGEST_TEXT_SHARE, _LARGEST_MISSING_SHARE = 0.1, 0.5
 
-#: What the one-column files of an Empatica E4 hold, by their names; the first line is the time since 1970 of the first sample,
-#: the second the rate.
-_E4_FILES = ("BVP", "EDA", "HR", "TEMP")
+#: Files of an Empatica E4 have two lines before the samples: the time of the first one in seconds since 1970, and the rate. What
+#: they hold, only their names tell.
 _E4_START = (1e9, 4e9)
 
 
@@ -162,7 +161,7 @@ def _head(path: Path) -> tuple[str, list[str]]:
             encoding = "cp1252"
     text = content[: len(content) // 2 * 2].decode(encoding, errors="replace")
     lines = re.split(r"\r\n|\r|\n", text)
-    if len(content) == _HEAD_BYTES:
+    if len(content) == _HEAD_BYTES and len(lines) > 1:
         lines.pop()
     while lines and not lines[-1].strip():
         lines.pop()
@@ -258,10 +257,8 @@ def _without_header(path, rows, first, width, rate, separator, encoding) -> Tabl
             f"{path} has no header that names its {width} columns; add one, or save the signal's column alone."
         )
     if len(start) == 2 and _E4_START[0] <= start[0] < _E4_START[1] and 0 < start[1] <= 1024:
-        known = [word.upper() for word in words(stem) if word.upper() in _E4_FILES]
-        return TableFile(
-            path, (known[-1] if known else f"Empatica E4 {stem}",), start[1], separator, first + 2, encoding
-        )
+        name = " ".join(signal_words(stem)[-1:]).upper() or f"Empatica E4 {stem}"
+        return TableFile(path, (name,), start[1], separator, first + 2, encoding)
     return TableFile(path, ("",), rate, separator, first, encoding)
 
 
