@@ -28,7 +28,7 @@ _NO_SEPARATOR = "\x1f"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
-_TIME = re.compile(r"[\d.:/TZ+ -]*\d\d:\d\d(:\d\d([.,]\d*)?)?\S*|\d{4}-\d\d-\d\d\S*")
+_TIME = re.compile(r"[\d.:/TZ+ -]*\d\d:\d\d(:\d\d([.,]\d*)?)?\S*|\d{1,4}([/.-])\d{1,2}\3\d{1,4}\b.*")
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "inf", "-inf"}
 _UNIT = re.compile(
     r"[\[(]?([nµuμm]?s|sec|seconds?|[nµuμm]?v|a\.?u\.?|n\.?u\.?|adc|counts?|hz|bpm|mmhg|°?c|%|g|units?|-|float|int|datetime)?[\])]?",
@@ -56,6 +56,7 @@ class TableFile:
         names: of the columns; empty for one without a name.
         sampling_rate: rate in Hz that the file states in words, if it does.
         separator: of the cells.
+        decimal: mark of the numbers.
         num_lines: in front of the first row of numbers.
         encoding: of the text.
     """
@@ -64,6 +65,7 @@ class TableFile:
     names: tuple[str, ...]
     sampling_rate: float | None
     separator: str
+    decimal: str
     num_lines: int
     encoding: str
 
@@ -79,6 +81,7 @@ class TableFile:
             table = pd.read_csv(
                 self.path,
                 sep=r"\s+" if self.separator == " " else self.separator,
+                decimal=self.decimal,
                 header=None,
                 names=range(width + 1),
                 skiprows=self.num_lines,
@@ -133,10 +136,14 @@ def read_table(path: Path) -> TableFile:
     if len(rates) > 1:
         raise ValueError(f"{path} states several rates: {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz.")
     rate = next(iter(rates), None)
+    form = {"separator": separator, "decimal": _decimal_mark(rows[first:], separator), "encoding": encoding}
+    # As pandas writes a table without names, with its index.
+    if not rows[first][0] and rows[first][1:] == [str(number) for number in range(width - 1)]:
+        return TableFile(path, tuple(rows[first]), rate, num_lines=first + 1, **form)
     names = _header(path, lines[:first], rows[:first], separator, width)
     if names is None:
-        return _without_header(path, rows, first, width, rate, separator, encoding)
-    return TableFile(path, names, rate, separator, first, encoding)
+        return _without_header(path, rows, first, width, rate, form)
+    return TableFile(path, names, rate, num_lines=first, **form)
 
 
 def _head(path: Path) -> tuple[str, list[str]]:
@@ -209,6 +216,14 @@ def _is_decimal_comma(lines: list[str], rows: list[list[str]], tail: range) -> b
     return numbers and bool(header) and len(rows[header[-1]]) == 1
 
 
+def _decimal_mark(rows: list[list[str]], separator: str) -> str:
+    """The mark with which pandas reads the numbers at once; `as_numbers` looks at what that leaves as text."""
+    cells = [cell for cells in rows for cell in cells]
+    commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+    points = any("." in cell and _NUMBER.fullmatch(cell) for cell in cells)
+    return "," if separator != "," and not points and not all(map(_THOUSANDS.fullmatch, commas)) else "."
+
+
 def _width(cells: list[str]) -> int:
     """Number of cells up to the last one with something in it."""
     return max((i + 1 for i, cell in enumerate(cells) if cell), default=0)
@@ -248,7 +263,7 @@ def _header(path: Path, lines: list[str], rows: list[list[str]], separator: str,
     return None
 
 
-def _without_header(path, rows, first, width, rate, separator, encoding) -> TableFile:
+def _without_header(path, rows, first, width, rate, form) -> TableFile:
     """A column without a name, or a file of an Empatica E4."""
     stem = path.name.split(".")[0]
     start = [float(row[0]) for row in rows[first : first + 2] if _NUMBER.fullmatch(row[0])]
@@ -258,8 +273,8 @@ def _without_header(path, rows, first, width, rate, separator, encoding) -> Tabl
         )
     if len(start) == 2 and _E4_START[0] <= start[0] < _E4_START[1] and 0 < start[1] <= 1024:
         name = " ".join(signal_words(stem)[-1:]).upper() or f"Empatica E4 {stem}"
-        return TableFile(path, (name,), start[1], separator, first + 2, encoding)
-    return TableFile(path, ("",), rate, separator, first, encoding)
+        return TableFile(path, (name,), start[1], num_lines=first + 2, **form)
+    return TableFile(path, ("",), rate, num_lines=first, **form)
 
 
 def as_numbers(values: np.ndarray, name: str) -> np.ndarray:

@@ -25,6 +25,7 @@ _UNITS = {
     60.0: {"min", "minute", "minutes"},
     3600.0: {"h", "hour", "hours"},
 }
+_CLOCKS = ("%H:%M:%S.%f", "%H:%M:%S", "%I:%M:%S.%f %p", "%I:%M:%S %p")
 _INFERRED_UNITS = (1.0, 1e-3, 1e-6, 1e-9)
 #: Rates in Hz between which ECG and PPG are recorded. Steps of seconds, ms, µs and ns that lead to them do not overlap.
 _PLAUSIBLE_RATES = (10.0, 2000.0)
@@ -44,7 +45,8 @@ def seconds_from(values: Any, name: str) -> np.ndarray | None:
     """Seconds since the first of the times in a column; `None` if it is not known how they count.
 
     Args:
-        values: numbers, datetimes, durations or texts: ISO 8601, `31.12.2024 23:59:59.5` or `23:59:59.5`.
+        values: numbers, datetimes, durations or texts: ISO 8601, `31.12.2024 23:59:59.5`, `12/31/2024 11:59:59.5 PM` or
+            `23:59:59.5`.
         name: of the column; it may say the unit.
     """
     values = np.asarray(values)
@@ -94,7 +96,9 @@ def _seconds_from_texts(values: np.ndarray) -> np.ndarray | None:
         seconds = _since_first(pd.to_timedelta(texts, errors="coerce").to_numpy().astype("m8[ns]"), 1e-9)
         # Midnight: the clock begins again.
         return seconds + 86400 * np.cumsum(np.diff(seconds, prepend=seconds[:1]) < -43200)
-    for style in ("ISO8601", "%d.%m.%Y %H:%M:%S.%f", "%d.%m.%Y %H:%M:%S"):
+    # Where it is not known which is the month, it makes no difference but at midnight, where times would jump.
+    styles = [f"{date} {time}" for date in ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y") for time in _CLOCKS]
+    for style in ("ISO8601", *styles):
         times = pd.to_datetime(texts, format=style, errors="coerce", utc=True)
         if times.notna().sum() >= enough:
             return _since_first(times.dt.tz_localize(None).to_numpy().astype("M8[ns]"), 1e-9)
