@@ -130,7 +130,7 @@ def _beat_signal(windows: np.ndarray, sampling_rate: float, channel: str) -> np.
         low, high = PASS_BANDS["ppg"]
         return band_pass(windows, sampling_rate, (low, high)) if nyquist > low else windows
     slope = np.abs(np.gradient(band_pass(windows, sampling_rate, _QRS_BAND), axis=-1))
-    width = max(1, round(_QRS_SECONDS * sampling_rate))
+    width = min(max(1, round(_QRS_SECONDS * sampling_rate)), slope.shape[-1])
     sums = np.pad(np.cumsum(slope, axis=-1), ((0, 0), (1, 0)))
     smooth = np.zeros_like(slope)
     smooth[:, : slope.shape[-1] - width + 1] = sums[:, width:] - sums[:, :-width]
