@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cmssl import CMSSLEncoderConfig
-from .hub_cmssl import RunRecordMixin
+from .hub_cmssl import HubModelMixin
 from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
 from .modeling_cmssl_layers import (
     CMSSLAttention,
@@ -30,7 +30,7 @@ from .modeling_cmssl_pieces import cut_into_pieces, join_pieces
 from .modeling_cmssl_pooling import CMSSLPooling
 
 
-class CMSSLEncoderPreTrainedModel(RunRecordMixin, PreTrainedModel):
+class CMSSLEncoderPreTrainedModel(HubModelMixin, PreTrainedModel):
     """The abilities that transformers asks a model about."""
 
     config_class = CMSSLEncoderConfig

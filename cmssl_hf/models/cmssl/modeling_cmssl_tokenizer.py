@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmssl import CMSSLTokenizerConfig
-from .hub_cmssl import RunRecordMixin
+from .hub_cmssl import HubModelMixin
 from .modeling_cmssl_codebook import CMSSLCodebook
 from .modeling_cmssl_layers import (
     CMSSLAttention,
@@ -126,7 +126,7 @@ class CMSSLTokenizerDecoder(nn.Module):
         return self.fc3(self.activation(self.fc2(hidden_states)))
 
 
-class CMSSLTokenizerPreTrainedModel(RunRecordMixin, PreTrainedModel):
+class CMSSLTokenizerPreTrainedModel(HubModelMixin, PreTrainedModel):
     """Weight initialisation and the abilities that transformers asks a model about."""
 
     config_class = CMSSLTokenizerConfig
