@@ -180,13 +180,34 @@ class CMSSLClassificationHead(nn.Module):
         return self.out_proj(features)
 
 
+#: Root mean square of a batch of labels, 1 if they are standardised, above which they are taken for physical units.
+_LARGEST_STANDARDIZED = 5.0
+
+
+def _refuse_raw_labels(labels: torch.Tensor) -> None:
+    size = labels.square().mean().sqrt()
+    if size > _LARGEST_STANDARDIZED:
+        raise ValueError(
+            f"A regression is learnt on standardised labels, but the root mean square of these is {size:.3g}, and the config says"
+            " nothing of them: set `label_mean` and `label_std` in it to the mean and the standard deviation of the training"
+            " labels (0 and 1 to train on labels as they are). The model then answers in the labels' unit."
+        )
+
+
 class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     """
     Encoder with a head on its pooled patches (stage 3): regression with one or several outputs, multi-class or
     multi-label classification, by `config.problem_type`.
 
     Regression is learnt on standardised labels; `config.label_mean` and `config.label_std` turn the outputs back, so that
-    logits and labels are both in physical units (bpm, mmHg).
+    logits and labels are both in physical units (bpm, mmHg). Whoever trains with a `Trainer` of their own gives them when
+    loading; a new head answers about 0 and would take thousands of steps to climb to 75 bpm:
+
+    ```python
+    AutoModelForSequenceClassification.from_pretrained(
+        encoder, num_labels=1, problem_type="regression", label_mean=float(labels.mean()), label_std=float(labels.std())
+    )
+    ```
     """
 
     _auto_class = "AutoModelForSequenceClassification"
@@ -230,6 +251,10 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
 
         Returns:
             `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units.
+
+        Raises:
+            ValueError: if labels have another shape, or a regression is trained on labels that are far from standardised while
+                `config.label_mean` is not set.
         """
         piece_samples, used = self.config.piece_samples, None
         if piece_samples is not None and input_values.shape[-1] > piece_samples:
@@ -259,12 +284,18 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         problem_type = self._problem_type(labels)
         if problem_type == "single_label_classification":
+            if labels.numel() != len(logits):
+                raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
             weights = self.config.class_weights
             weights = None if weights is None else logits.new_tensor(weights)
             return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
+        if tuple(labels.shape) != tuple(logits.shape) and (logits.shape[1] > 1 or labels.numel() != len(logits)):
+            raise ValueError(f"`labels` must have shape {tuple(logits.shape)}, but has shape {tuple(labels.shape)}.")
         labels = labels.to(logits.dtype).view_as(logits)
         if problem_type == "multi_label_classification":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        if self.training and self.config.label_mean is None:
+            _refuse_raw_labels(labels)
         labels = (labels - self._label_mean(logits)) / self._label_std(logits)
         if self.config.regression_loss == "huber":
             # Divided by delta, so that the slope far from the label, and with it the useful learning rate, stays 1.
