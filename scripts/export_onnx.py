@@ -59,11 +59,16 @@ def load_model(name: str) -> PreTrainedModel:
     """The model of a folder or repository with the head that it was saved with, in evaluation mode and float32.
 
     Raises:
-        ValueError: if it is not an encoder.
+        ValueError: if it is not an encoder, or cuts windows into pieces.
     """
-    architecture = (AutoConfig.from_pretrained(name).architectures or ["unknown"])[0]
+    config = AutoConfig.from_pretrained(name)
+    architecture = (config.architectures or ["unknown"])[0]
     if architecture not in MODEL_CLASSES:
         raise ValueError(f"{name} holds a {architecture}; these can be exported: {', '.join(MODEL_CLASSES)}.")
+    if getattr(config, "piece_seconds", None) is not None:
+        raise ValueError(
+            f"{name} cuts windows into pieces of {config.piece_seconds:g} s, as many as they hold, and a graph has a fixed number."
+        )
     return MODEL_CLASSES[architecture].from_pretrained(name, dtype=torch.float32).eval()
 
 

@@ -90,6 +90,9 @@ def test_what_cannot_be_exported(script, tmp_path):
     CMSSLTokenizerModel(CMSSLTokenizerConfig(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a CMSSLTokenizerModel; these can be exported: CMSSLEncoderModel, "):
         script.load_model(str(tmp_path))
+    CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**SIZES, piece_seconds=10)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="cuts windows into pieces of 10 s"):
+        script.load_model(str(tmp_path))
 
 
 def test_an_export_that_differs_fails(script, monkeypatch, tmp_path):

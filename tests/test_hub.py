@@ -174,7 +174,7 @@ import os
 import sys
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
-from cmssl_hf import CMSSLEncoderConfig, CMSSLEncoderModel
+from cmssl_hf import CMSSLEncoderConfig, CMSSLEncoderModel, CMSSLFeatureExtractor
 
 run, elsewhere = sys.argv[1:]
 sizes = {"patch_size": 25, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -202,6 +202,19 @@ model = load("someone/same-again")
 with torch.no_grad():
     model.encoder.patch_projection.weight.mul_(2)
 model.push_to_hub("other-weights-of-the-hub")
+
+extractor = CMSSLFeatureExtractor(patch_size=25)
+extractor.push_to_hub("same-saved")
+extractor.push_to_hub("same-saved")
+for other in (CMSSLFeatureExtractor(patch_size=25, do_band_pass=False), CMSSLFeatureExtractor(("ecg",), patch_size=25)):
+    for push in (other.push_to_hub, lambda name: other.save_pretrained(elsewhere, push_to_hub=True, repo_id=name)):
+        try:
+            push("same-saved")
+        except ValueError as error:
+            assert "someone/same-saved holds the results of a run with another feature extractor" in str(error)
+        else:
+            raise AssertionError("replaced")
+        push("other-weights")
 
 os.chdir(run)
 CMSSLEncoderModel(CMSSLEncoderConfig(**sizes)).push_to_hub("untrained")
@@ -254,6 +267,10 @@ def test_another_model_is_not_saved_over_that_of_a_finished_run(tmp_path):
         model.save_pretrained(tmp_path)
     loaded = CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path)
     assert torch.equal(loaded.classifier.out_proj.bias, model.classifier.out_proj.bias - 1)
+    for _ in range(2):
+        CMSSLFeatureExtractor(patch_size=PATCH).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds the results of a run with another feature extractor"):
+        CMSSLFeatureExtractor(patch_size=PATCH, do_standardize=False).save_pretrained(tmp_path)
 
 
 def git_lfs_pointer(weights: Path) -> None:

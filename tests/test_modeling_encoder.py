@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers.testing_utils import CaptureLogger
+from transformers.utils import logging as transformers_logging
 
 from cmssl_hf import (
     CMSSLEncoderConfig,
@@ -167,6 +169,18 @@ def test_attentions_are_distributions_over_real_patches(padded_batch):
         assert weights.shape == (3, 4, 6, 6)
         torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 6))
         assert weights[1, :, :, 4:].max() == 0
+
+
+@pytest.mark.parametrize("model_class", ALL_MODELS)
+def test_attentions_that_sdpa_does_not_have_are_warned_of(model_class, padded_batch):
+    model = model_class(small_config()).eval()
+    model.set_attn_implementation("sdpa")
+    transformers_logging.warning_once.cache_clear()
+    with CaptureLogger(transformers_logging.get_logger("transformers.integrations.sdpa_attention")) as log:
+        outputs = model(**padded_batch, output_attentions=True, output_hidden_states=True)
+    assert "does not support `output_attentions=True`. Please set your attention to `eager`" in log.out
+    assert not outputs.attentions
+    assert [state.shape for state in outputs.hidden_states] == [(3, 6, 32)] * 3
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(padded_batch):

@@ -8,13 +8,14 @@ import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import PaddingStrategy, TensorType
 
+from .hub_cmssl import HubFeatureExtractorMixin
 from .signal_processing_cmssl import PASS_BANDS, band_pass, resample, standardize
 
 
 _FLOAT32 = np.finfo(np.float32)
 
 
-class CMSSLFeatureExtractor(SequenceFeatureExtractor):
+class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
     r"""
     Turns raw windows of ECG and/or PPG into `input_values` at the models' sampling rate: resampled (polyphase, real
     duration kept), band-passed per modality, standardised per window and channel, padded to whole patches, and masked.

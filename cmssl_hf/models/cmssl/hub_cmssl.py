@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
@@ -23,8 +22,16 @@ _CARD_FILE = "README.md"
 _RUN_FILE = "run.json"
 _WEIGHTS_FILES = "*.safetensors"
 
-#: Entries of a config that do not change what a model computes.
-_FORMALITIES = ("_name_or_path", "auto_map", "custom_pipelines", "dtype", "transformers_version")
+#: Entries of a config or feature extractor that do not change what a model computes.
+_FORMALITIES = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "custom_pipelines",
+    "dtype",
+    "feature_extractor_type",
+    "transformers_version",
+)
 _PUSH_OPTIONS = (
     "repo_id",
     "commit_message",
@@ -145,6 +152,45 @@ class HubModelMixin:
             )
 
 
+class HubFeatureExtractorMixin:
+    """For feature extractors: the one that a run's model was measured with is not replaced while the record is there."""
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """As in transformers.
+
+        Raises:
+            ValueError: if the folder holds a finished run with another feature extractor.
+        """
+        if _is_finished(Path(save_directory)):
+            self._refuse_unless_same(save_directory)
+        super().save_pretrained(save_directory)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """As in transformers.
+
+        Raises:
+            ValueError: if the repository holds the model and the record of a run with another feature extractor.
+        """
+        hub = HfApi(token=kwargs.get("token"))
+        repo_id = hub.create_repo(repo_id, private=kwargs.get("private"), exist_ok=True).repo_id
+        if hub.file_exists(repo_id, _RUN_FILE, revision=kwargs.get("revision")):
+            self._refuse_unless_same(repo_id, token=hub.token, revision=kwargs.get("revision") or "main")
+        return super().push_to_hub(repo_id, **kwargs)
+
+    def _refuse_unless_same(self, name, **kwargs) -> None:
+        try:
+            there = type(self).from_pretrained(name, **kwargs)
+        except OSError:
+            return
+        if _settings(there) != _settings(self):
+            raise ValueError(
+                f"{name} holds the results of a run with another feature extractor, which would not describe this one. Choose"
+                " another place."
+            )
+
+
 def _plain_card(text: str, tags: list[str]) -> ModelCard:
     metadata = ModelCardData(library_name="transformers", tags=tags or None)
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n")
@@ -175,7 +221,7 @@ def _is_finished(folder: Path) -> bool:
     return isinstance(run, dict) and "results" in run and any(_weights_files(folder))
 
 
-def _holds(folder: Path, model: Any, state_dict: dict[str, torch.Tensor] | None) -> bool:
+def _holds(folder: Path, model: Any, state_dict: dict[str, Any] | None) -> bool:
     """Whether the saved model in `folder` is `model`: class, configuration and weights."""
     try:
         config = type(model.config).from_pretrained(folder)
@@ -186,16 +232,17 @@ def _holds(folder: Path, model: Any, state_dict: dict[str, torch.Tensor] | None)
             with safe_open(file, framework="pt") as stored:
                 for name in stored.keys():  # noqa: SIM118 - it is no mapping
                     saved, own = stored.get_tensor(name), remaining.pop(name, None)
-                    if own is None or own.dtype != saved.dtype or not torch.equal(own.cpu(), saved):
+                    if own is None or own.dtype != saved.dtype or not own.cpu().equal(saved):
                         return False
     except (OSError, ValueError, SafetensorError):
         return False
     return not remaining
 
 
-def _settings(config: Any) -> dict[str, Any]:
-    settings = json.loads(config.to_json_string(use_diff=False))
-    return {name: value for name, value in settings.items() if name not in (*_FORMALITIES, "architectures")}
+def _settings(part: Any) -> dict[str, Any]:
+    """What a config or feature extractor says, as it is read back from a file."""
+    settings = json.loads(json.dumps(part.to_dict()))
+    return {name: value for name, value in settings.items() if name not in _FORMALITIES}
 
 
 def _weights_files(folder: Path) -> list[Path]:
@@ -229,4 +276,4 @@ def _damage(name: Any, subfolder: str, revision: str | None, cache_dir: Any) -> 
     return None
 
 
-__all__ = ["HubModelMixin", "name_model"]
+__all__ = ["HubFeatureExtractorMixin", "HubModelMixin", "name_model"]

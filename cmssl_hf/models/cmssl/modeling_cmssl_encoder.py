@@ -82,7 +82,8 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
 
         Returns:
             `last_hidden_state` of shape `(batch, num_patches, hidden_size)` and `pooler_output` of shape
-            `(batch, hidden_size)`, its mean over real patches.
+            `(batch, hidden_size)`, its mean over real patches. `output_attentions=True` needs `attn_implementation="eager"`:
+            with any other, transformers warns once, and there are none.
         """
         signals = mask_signals(input_values.to(self.dtype), attention_mask)
         patches = patch_signals(signals, self.config.patch_size, len(self.config.channels))
@@ -250,7 +251,8 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
                 Multi-label: multi-hot `(batch, num_labels)`.
 
         Returns:
-            `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units.
+            `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units. Where
+            `config.piece_seconds` cuts windows, `hidden_states` and `attentions` are those of the pieces.
 
         Raises:
             ValueError: if labels have another shape, or a regression is trained on labels that are far from standardised while
