@@ -232,7 +232,18 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         return codes if real is None else codes.masked_fill(~real, -100)
 
     def decode(self, codes: torch.LongTensor) -> torch.FloatTensor:
-        """Signals `(batch, channels, samples)` of codes `(batch, num_patches)`; negative codes are taken as padding."""
+        """Signals `(batch, channels, samples)` of codes `(batch, num_patches)`; negative codes are taken as padding.
+
+        Raises:
+            ValueError: if codes have another shape or type, or are not in the codebook.
+        """
+        if codes.ndim != 2 or codes.shape[1] == 0 or codes.is_floating_point():
+            raise ValueError(
+                f"`codes` must be whole numbers of shape (batch, num_patches), but is {codes.dtype} of shape"
+                f" {tuple(codes.shape)}."
+            )
+        if (codes >= self.config.codebook_size).any():
+            raise ValueError(f"`codes` must lie below {self.config.codebook_size}, but reaches {int(codes.max())}.")
         real = codes >= 0
         vectors = self.codebook.lookup(codes.clamp(min=0)).to(self.dtype)
         return unpatch_signals(self.decoder(vectors, real), len(self.config.channels))
