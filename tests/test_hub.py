@@ -301,6 +301,12 @@ def test_damaged_weights_are_named(damage, shards, tmp_path):
     for load in (CMSSLEncoderForSequenceClassification.from_pretrained, AutoModel.from_pretrained):
         with pytest.raises(ValueError, match=rf"{weights.name}.* {what}"):
             load(tmp_path)
+    if damage is git_lfs_pointer:
+        for file in tmp_path.glob("model*"):
+            file.unlink()
+        damage(tmp_path / "pytorch_model.bin")
+        with pytest.raises(ValueError, match=r"pytorch_model.bin is a Git LFS pointer"):
+            AutoModel.from_pretrained(tmp_path)
     tokenizer = CMSSLTokenizerModel(tokenizer_config())
     tokenizer.save_pretrained(tmp_path / "below" / "tokenizer")
     damage(tmp_path / "below" / "tokenizer" / "model.safetensors")

@@ -6,6 +6,7 @@ needed (`trust_remote_code`), fetch the repository with `huggingface_hub.snapsho
 """
 
 import json
+import pickle
 import re
 import tempfile
 from pathlib import Path
@@ -68,7 +69,7 @@ class HubModelMixin:
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except SafetensorError as error:
+        except (SafetensorError, pickle.UnpicklingError) as error:
             places = {name: kwargs.get(name) for name in ("revision", "cache_dir")}
             damage = _damage(pretrained_model_name_or_path, kwargs.get("subfolder") or "", **places)
             raise ValueError(damage or f"The weights of {pretrained_model_name_or_path}: {error}") from error
@@ -120,7 +121,7 @@ class HubModelMixin:
         """
         hub = HfApi(token=token)
         repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None and not create_pr:
+        if revision is not None and not create_pr and not revision.startswith("refs/pr"):
             hub.create_branch(repo_id, branch=revision, exist_ok=True)
         run = _folder_of_run(self.config.name_or_path, hub)
         recorded = run is not None and _holds(run, self, kwargs.get("state_dict"))
@@ -260,13 +261,15 @@ def _damage(name: Any, subfolder: str, revision: str | None, cache_dir: Any) -> 
             folder = Path(snapshot_download(str(name), revision=revision, **options))
         except (LocalEntryNotFoundError, HFValidationError):
             return None
-    for file in sorted((folder / subfolder).glob(_WEIGHTS_FILES)):
+    for file in sorted(file for kind in (_WEIGHTS_FILES, "*.bin") for file in (folder / subfolder).glob(kind)):
         with file.open("rb") as content:
             if content.read(23) == b"version https://git-lfs":
                 return (
                     f"{file} is a Git LFS pointer instead of the weights: run `git lfs pull` in the clone, or download the"
                     " file again."
                 )
+        if file.suffix == ".bin":
+            continue
         try:
             with safe_open(file, framework="pt"):
                 pass
