@@ -293,7 +293,7 @@ def test_rows_are_padded_in_time(channels, form, options, samples):
     padded = extractor.pad(rows, return_tensors="pt", **options)
     assert padded["input_values"].shape == (2, len(channels), samples)
     assert padded["attention_mask"].shape == (2, samples)
-    assert padded["input_values"].dtype == torch.float32
+    assert (padded["input_values"].dtype, padded["attention_mask"].dtype) == (torch.float32, torch.int32)
     for index, length in enumerate((1250, 700)):
         kept = min(length, samples)
         values = np.asarray(rows[index]["input_values"])[:, :kept]
@@ -347,6 +347,7 @@ def test_padded_rows_are_those_of_the_extractor():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ([], "There are no rows to pad"),
         ([{"input_values": np.ones((1, 250))}, {"input_values": np.ones((2, 250))}], r"\(1, samples\), but row 1 has"),
         ([{"input_values": np.ones((250, 1))}], r"must have shape \(1, samples\), but row 0 has shape \(250, 1\)"),
         ([{"input_values": np.ones((1, 250))}, {"input_values": np.ones(250)}], "but row 1 has"),

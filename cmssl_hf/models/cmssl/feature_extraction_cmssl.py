@@ -155,7 +155,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
         if rows is None or len(rows) == 0 or self._is_transformers_layout(rows):
             options |= {"pad_to_multiple_of": pad_to_multiple_of, "return_tensors": return_tensors}
             return super().pad(processed_features, **options)
-        if return_tensors is None and any(hasattr(row, "detach") for row in (rows, rows[0], rows[0][0])):
+        if return_tensors is None and any(hasattr(values, "detach") for values in (rows, rows[0], *rows[0])):
             return_tensors = TensorType.PYTORCH
         columns = {name: _stackable(name, values) for name, values in columns.items() if name != "input_values"}
         if not (self.return_attention_mask if return_attention_mask is None else return_attention_mask):
@@ -348,12 +348,14 @@ def _by_column(features: BatchFeature | Mapping[str, Any] | Sequence[Mapping[str
     """Rows, or a batch of them, by name."""
     if isinstance(features, Mapping):
         return dict(features)
+    if len(features) == 0:
+        raise ValueError("There are no rows to pad.")
     names = {frozenset(row.keys()) for row in features}
     if len(names) > 1:
         raise ValueError(
             f"All rows must have the same entries, but have {' or '.join(str(sorted(n)) for n in names)}."
         )
-    return {name: [row[name] for row in features] for name in (features[0].keys() if features else ())}
+    return {name: [row[name] for row in features] for name in features[0]}
 
 
 def _stackable(name: str, values: Any) -> np.ndarray | list[np.ndarray]:
@@ -365,7 +367,7 @@ def _stackable(name: str, values: Any) -> np.ndarray | list[np.ndarray]:
     if any(value.dtype.kind not in "fiub" for value in values):
         raise ValueError(f"`{name}` cannot be padded, since it holds no numbers. Remove it from the rows.")
     if name == "attention_mask":
-        return values
+        return [value.astype(np.int32) for value in values]
     if len({value.shape for value in values}) > 1:
         raise ValueError(f"`{name}` cannot be padded: it has not the same shape in all rows.")
     return np.stack(values)

@@ -164,9 +164,10 @@ class HubFeatureExtractorMixin:
         """
         if _is_finished(Path(save_directory)):
             self._refuse_unless_same(save_directory)
-        super().save_pretrained(save_directory)
+        files = super().save_pretrained(save_directory)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        return files
 
     def push_to_hub(self, repo_id: str, **kwargs):
         """As in transformers.
