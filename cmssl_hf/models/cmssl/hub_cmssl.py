@@ -77,21 +77,11 @@ class HubModelMixin:
     def save_pretrained(
         self, save_directory, is_main_process: bool = True, state_dict=None, push_to_hub: bool = False, **kwargs
     ):
-        """As in transformers.
-
-        Raises:
-            ValueError: if the folder holds a finished run, and this is not its model: card and `run.json` would then describe
-                a model that is gone.
-        """
-        folder = Path(save_directory)
-        if _is_finished(folder) and not _holds(folder, self, state_dict):
-            raise ValueError(
-                f"{folder} holds a finished run, whose card and run.json would not describe this model. Save it elsewhere."
-            )
+        """As in transformers; `push_to_hub=True` pushes as [`HubModelMixin.push_to_hub`] does."""
         options = {name: kwargs.pop(name) for name in _PUSH_OPTIONS if name in kwargs}
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
         if push_to_hub and is_main_process:
-            repo_id = options.pop("repo_id", folder.name)
+            repo_id = options.pop("repo_id", Path(save_directory).name)
             self.push_to_hub(repo_id, state_dict=state_dict, **options, **kwargs)
 
     def push_to_hub(
@@ -157,13 +147,7 @@ class HubFeatureExtractorMixin:
     """For feature extractors: the one that a run's model was measured with is not replaced while the record is there."""
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """As in transformers.
-
-        Raises:
-            ValueError: if the folder holds a finished run with another feature extractor.
-        """
-        if _is_finished(Path(save_directory)):
-            self._refuse_unless_same(save_directory)
+        """As in transformers; `push_to_hub=True` pushes as `push_to_hub` does."""
         files = super().save_pretrained(save_directory)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
@@ -212,15 +196,6 @@ def _folder_of_run(name: str | None, hub: HfApi) -> Path | None:
     # It was a folder that is gone now, or belongs to somebody else.
     except (HFValidationError, GatedRepoError):
         return None
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether a folder holds a model with the results of its run."""
-    try:
-        run = json.loads((folder / _RUN_FILE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(run, dict) and "results" in run and any(_weights_files(folder))
 
 
 def _holds(folder: Path, model: Any, state_dict: dict[str, Any] | None) -> bool:
