@@ -326,5 +326,7 @@ class TestRelease:
         shutil.copytree(release / "bidmc_csv", tmp_path / "bidmc_csv")
         for content in ("", "Time [s], PULSE\n0,90\n"):
             (tmp_path / "bidmc_csv" / "bidmc_27_Numerics.csv").write_text(content)
-            with pytest.raises(ValueError, match=r"bidmc_27_(Numerics|Signals)\.csv (cannot be read|has no HR)"):
+            with pytest.raises(
+                ValueError, match=r"bidmc_27_(Numerics|Signals)\.csv (cannot be read|has no column HR)"
+            ):
                 load_dataset("bidmc", "hr", data_dir=tmp_path, cache_dir=tmp_path / "cache")

@@ -177,7 +177,11 @@ class TestErrors:
         ("file", "content", "message"),
         [
             ("ptbxl_database.csv", "", r"ptbxl_database\.csv cannot be read: EmptyDataError"),
-            ("ptbxl_database.csv", "ecg_id,age\n1,50\n", r"ptbxl_database\.csv cannot be read: KeyError"),
+            (
+                "ptbxl_database.csv",
+                "ecg_id,age\n1,50\n",
+                r"ptbxl_database\.csv has no column patient_id, strat_fold, .*; it has ecg_id, age",
+            ),
             ("scp_statements.csv", "", r"scp_statements\.csv cannot be read: EmptyDataError"),
             ("scp_statements.csv", None, r"scp_statements\.csv cannot be read: FileNotFoundError"),
             (
@@ -201,7 +205,9 @@ class TestErrors:
         table = pd.read_csv(folder / "ptbxl_database.csv")
         table.loc[0, "scp_codes"] = "__import__('os').mkdir('run')"
         table.to_csv(folder / "ptbxl_database.csv", index=False)
-        with pytest.raises(ValueError, match=r"ptbxl_database\.csv cannot be read: ValueError: malformed node"):
+        with pytest.raises(
+            ValueError, match=r"ptbxl_database\.csv, row 2, column `scp_codes`: .* is no dictionary: malformed node"
+        ):
             load_dataset("ptb_xl", data_dir=folder, cache_dir=tmp_path / "cache")
 
     @pytest.mark.parametrize(("suffix", "size"), [("dat", 1000), ("dat", 0), ("hea", 40), ("hea", 0)])

@@ -52,7 +52,7 @@ def test_records_in_subfolders_keep_their_rate(folder):
     for index, fs in enumerate((125.0, 250.0, 62.4725)):
         row = rows[f"group{index}/r{index}", 0.0]
         assert row["sampling_rate"] == fs
-        assert row["subject_id"] == f"r{index}"
+        assert row["subject_id"] == f"group{index}"
         times = np.arange(round(10 * fs)) / fs
         np.testing.assert_allclose(row["ecg"], np.sin(2 * np.pi * times), atol=1e-3)
         np.testing.assert_allclose(row["ppg"], np.sin(4 * np.pi * times), atol=1e-3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.building.errors import DamagedRecordError, damaged_if_unreadable
 from cmssl_hf.building.matlab import CellArray, read_elements
 
 
