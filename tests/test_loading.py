@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import os
 import re
+import subprocess
+import sys
 import threading
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +14,8 @@ import datasets
 import numpy as np
 import pytest
 import wfdb
+from pulsedb_release import simulated_segments, write_segment_file
+from test_dataset_ppg_dalia import write_subject
 
 import cmssl_hf
 from cmssl_hf.data.loading import dataset_names, load_dataset, load_dataset_builder
@@ -284,3 +288,41 @@ def test_options_of_a_wrong_type_are_named(name):
 def test_names_that_are_no_texts(name, config_name):
     with pytest.raises(ValueError, match=r"`(name|config_name)` must be a text, but is"):
         load_dataset(name, config_name)
+
+
+STREAM = """
+import sys
+from cmssl_hf import load_dataset
+
+rows = iter(load_dataset(sys.argv[1], data_dir=sys.argv[2] or None, streaming=True, split="train"))
+next(rows)
+"""
+
+
+def write_simulated(folder):
+    return ""
+
+
+def write_pulsedb(folder):
+    for number in range(1, 5):
+        write_segment_file(folder, f"p{number:06d}0", simulated_segments(3, number))
+
+
+def write_wfdb_pairs(folder):
+    write_records(folder, number=4)
+
+
+def write_ppg_dalia(folder):
+    for number in range(1, 5):
+        write_subject(folder, number)
+
+
+@pytest.mark.parametrize("write", [write_simulated, write_pulsedb, write_wfdb_pairs, write_ppg_dalia])
+def test_stream_that_is_left_half_way_ends_without_a_word(tmp_path, write):
+    data_dir = "" if write(tmp_path) == "" else str(tmp_path)
+    command = [sys.executable, "-W", "ignore", "-c", STREAM, write.__name__.removeprefix("write_"), data_dir]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"HF_HOME": str(tmp_path / "home")}
+    )
+    said = [line for line in ended.stderr.splitlines() if "for another person" not in line]
+    assert (ended.returncode, said) == (0, [])
