@@ -20,16 +20,16 @@ def all_files(folder: str | Path, leave_out: str | Path | None = None) -> list[P
         folder: where to look.
         leave_out: a subfolder that is not looked into.
     """
-    root, left_out = Path(folder).resolve(), leave_out and Path(leave_out)
-    found, linked_files, entered = [], [], set()
+    root = Path(folder).resolve()
+    found, linked_files = [], []
+    entered = {_identity(Path(leave_out))} if leave_out is not None and Path(leave_out).exists() else set()
     folders, linked_folders = [Path(folder)], []
     while folders or linked_folders:
         # What is no link comes first, so that a folder has its own path.
         current = folders.pop() if folders else linked_folders.pop(0)
-        status = os.stat(current)
-        if (status.st_dev, status.st_ino) in entered or current == left_out:
+        if _identity(current) in entered:
             continue
-        entered.add((status.st_dev, status.st_ino))
+        entered.add(_identity(current))
         with os.scandir(current) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name.lower() in _FOREIGN_FOLDERS:
@@ -42,6 +42,11 @@ def all_files(folder: str | Path, leave_out: str | Path | None = None) -> list[P
         linked_folders.sort()
     present = {path.resolve() for path in found} if linked_files else set()
     return sorted([*found, *(path for path in linked_files if path.resolve() not in present)])
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def matching_files(folder: str | Path, pattern: str) -> list[Path]:
