@@ -126,7 +126,7 @@ class UciBp(SignalDatasetBuilder):
 def _trial_number(path: Path, row: int, trial: str) -> float:
     number = trial.rpartition("_")[2]
     if not number.isdecimal():
-        raise DamagedRecordError(f"{path}, row {row + 1} of `trial`: {trial!r} does not end in a number.")
+        raise DamagedRecordError(f"{path}, row {row + 1} of `trial`: {str(trial)!r} does not end in a number.")
     return float(number)
 
 
