@@ -289,6 +289,9 @@ ACCUMULATION = {
         augmentation=STRETCH,
         **o,
     ),
+    "quantised": lambda folder, **o: tokenizer_trainer(
+        folder, tokenizer_config(), warm_start_steps=0, revival_steps=2, revival_usage=0.9, kmeans_windows=20, **o
+    ),
     "autoencoder": lambda folder, **o: tokenizer_trainer(
         folder, tokenizer_config(), warm_start_steps=5, kmeans_windows=0, **o
     ),
@@ -310,6 +313,31 @@ def test_accumulated_gradients_are_those_of_a_larger_batch(make, tmp_path):
         trainer.train()
     assert any((tensor - initial[name]).abs().max() > 1e-3 for name, tensor in after[whole].items())
     assert_same(after[whole], after[parts], rtol=0, atol=2e-5)
+    for logged, expected in zip(history(parts), history(whole), strict=True):
+        # The gradients' norm is that of a sum in another order.
+        assert logged == pytest.approx(expected, abs=1e-6, rel=1e-4)
+
+
+def test_codebook_moves_once_per_step_whatever_it_is_accumulated_from(tmp_path):
+    options = {
+        "optim": "sgd", "learning_rate": 0.01, "max_steps": 6, "warm_start_steps": 2, "eval_strategy": "no",
+        "save_strategy": "no", "load_best_model_at_end": False,
+    }  # fmt: skip
+    codebooks, losses = [], []
+    for batch_size in (8, 4, 2):
+        trainer = tokenizer_trainer(
+            tmp_path / str(batch_size),
+            tokenizer_config(),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=8 // batch_size,
+            **options,
+        )
+        trainer.train()
+        codebooks.append({name: buffer.clone() for name, buffer in trainer.model.codebook.named_buffers()})
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    for codebook, loss in zip(codebooks[1:], losses[1:]):
+        assert_same(codebooks[0], codebook, rtol=0, atol=1e-5)
+        assert loss == pytest.approx(losses[0], abs=1e-6)
 
 
 def test_every_window_is_trained_on_once_per_epoch_in_changing_order(tmp_path):
