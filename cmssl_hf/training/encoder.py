@@ -118,7 +118,12 @@ class EncoderTrainer(StageTrainer):
     ):
         soft = self._soft_targets if model.training else None
         outputs = model(**inputs, return_logits=return_outputs, soft_targets=soft)
+        if model.training:
+            outputs.loss = outputs.loss * self.shares(inputs)[0]
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (inputs["labels"] >= 0).sum()[None]
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import AutoConfig, EvalPrediction, set_seed
 
@@ -84,6 +85,17 @@ class FinetuningTrainer(StageTrainer):
     def __init__(self, *args, task: Task, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.task = task
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        loss = outputs.loss * self.shares(inputs)[0] if model.training else outputs.loss
+        return (loss, outputs) if return_outputs else loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        weights = self.model.config.class_weights
+        if weights is None:
+            return super().loss_terms(inputs)
+        return torch.tensor(weights, device=inputs["labels"].device)[inputs["labels"]].sum()[None]
 
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
         return score(self.task, evaluation.predictions, evaluation.label_ids)

@@ -11,6 +11,7 @@ from transformers import EvalPrediction, TrainerCallback, set_seed
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .codebook import CodebookCollapseCallback, initialize_codebook, revive_codes
@@ -108,9 +109,21 @@ class TokenizerTrainer(StageTrainer):
         if model.training:
             if self.quantizes:
                 self.chosen.append((outputs.latents.detach(), outputs.codes))
+            outputs.reconstruction_loss, outputs.commitment_loss = (
+                share * part
+                for share, part in zip(self.shares(inputs), (outputs.reconstruction_loss, outputs.commitment_loss))
+            )
+            outputs.loss = outputs.reconstruction_loss + outputs.commitment_loss
             self.note_loss_part("reconstruction_loss", outputs.reconstruction_loss)
             self.note_loss_part("commitment_loss", outputs.commitment_loss)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        # The reconstruction's samples, and the patches that are quantised.
+        values, mask = inputs["input_values"], inputs.get("attention_mask")
+        if mask is None:
+            mask = values.new_ones(len(values), values.shape[-1])
+        return torch.stack([mask.sum(), patch_attention_mask(mask, self.model.config.patch_size).sum()])
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)

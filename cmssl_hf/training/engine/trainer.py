@@ -85,6 +85,22 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         """Further validation metrics of the best model, with the prefix `eval_`, and figures in `folder`."""
         return {}
 
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """How many values each mean in the loss of a batch is taken over `(means,)`; the windows, where stages do not say."""
+        return torch.tensor([len(inputs["input_values"])], device=inputs["input_values"].device)
+
+    def shares(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Factors `(means,)` by which each mean in the loss of a training batch counts, so that the mean over the batches and
+        processes of a step is that over all its values; 1 where all batches are equally large."""
+        return self.loss_terms(inputs) / self._mean_loss_terms
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            mean = torch.stack([self.loss_terms(batch) for batch in batches]).float().mean(0)
+            self._mean_loss_terms = self.accelerator.reduce(mean.to(device), reduction="mean").clamp(min=1e-12)
+        return batches, num_items
+
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         self._divergence.note_loss(loss * self.current_gradient_accumulation_steps, self.args, self.state)
