@@ -186,7 +186,9 @@ class TaskBenchmark:
     def _refuse_leak(self, source: str, division: Mapping[str, np.ndarray]) -> None:
         test = sorted(np.unique(self.windows.subjects[division["test"]]).tolist())
         refuse_seen_test_subjects(
-            source, {"dataset": self.windows.task.dataset, "splits": {"test": {"subjects": test}}}
+            source,
+            {"dataset": self.windows.task.dataset, "splits": {"test": {"subjects": test}}},
+            self.recipe.get("accept_unknown_provenance", False),
         )
 
 

@@ -1,5 +1,6 @@
 """Stage 2: an encoder of one signal that names the codes of a frozen tokenizer."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +23,13 @@ from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
-from .engine.provenance import run_of_model
+from .engine.provenance import is_fully_known, known_run_of_model
 from .engine.run_folder import RunFolder, check_model_name, model_identity, training_identity
 from .engine.trainer import StageTrainer
 from .probes import probe_encoder
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -210,6 +214,13 @@ def pretrain_encoder(
         coded = DatasetDict(
             {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in seen.items()}
         )
+    tokenizer_run = known_run_of_model(encoder_arguments.tokenizer)
+    if not is_fully_known(tokenizer_run):
+        logger.warning(
+            "No `run.json` tells whom the tokenizer %s was trained on, so that nothing is known of the encoder either: its"
+            " fine-tuning will have to be told `--accept_unknown_provenance true`.",
+            encoder_arguments.tokenizer,
+        )
     run = RunFolder(
         training_arguments.output_dir,
         {
@@ -220,7 +231,7 @@ def pretrain_encoder(
             "tokenizer": model_fingerprint(tokenizer),
             "augmentation": {**vars(augmentation), "copies": encoder_arguments.augmented_copies},
         },
-        provenance={"builds_on": run_of_model(encoder_arguments.tokenizer)},
+        provenance={"builds_on": tokenizer_run},
     )
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
         checkpoint = run.open()

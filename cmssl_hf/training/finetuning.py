@@ -20,7 +20,7 @@ from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .data import describe_data, label_names, load_raw_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
-from .engine.provenance import refuse_seen_test_subjects, run_of_model
+from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
 from .engine.run_folder import RANDOM_WEIGHTS, RunFolder, check_model_name, model_identity, training_identity
 from .engine.trainer import StageTrainer
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
@@ -42,6 +42,12 @@ class TaskArguments(AugmentationArguments):
     balance_classes: float = field(
         default=0.0,
         metadata={"help": "Weight classes by their frequency to minus this power: 0 not at all, 1 all classes alike."},
+    )
+    accept_unknown_provenance: bool = field(
+        default=False,
+        metadata={
+            "help": "Fine-tune and test a model of which no `run.json` tells whom it has seen; it may be test subjects."
+        },
     )
     random_weights: bool = field(
         default=False,
@@ -119,8 +125,8 @@ def finetune(
         it has one.
 
     Raises:
-        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training; if the
-            training labels are all the same, or there are too few subjects.
+        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training, or it is
+            not known whom it has seen; if the training labels are all the same, or there are too few subjects.
     """
     set_seed(training_arguments.seed)
     task = get_task(task_arguments.task)
@@ -134,7 +140,7 @@ def finetune(
     splits["train"] = labelled_share(splits["train"], task_arguments.label_fraction, training_arguments.seed)
     data = describe_data(splits, data_arguments)
     if not task_arguments.random_weights:
-        refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
+        refuse_seen_test_subjects(task_arguments.model_name_or_path, data, task_arguments.accept_unknown_provenance)
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
@@ -157,7 +163,9 @@ def finetune(
             "augmentation": vars(augmentation),
         },
         provenance={
-            "builds_on": None if task_arguments.random_weights else run_of_model(task_arguments.model_name_or_path)
+            "builds_on": None
+            if task_arguments.random_weights
+            else known_run_of_model(task_arguments.model_name_or_path)
         },
     )
     with training_arguments.main_process_first(local=False, desc="opening the run's folder"):

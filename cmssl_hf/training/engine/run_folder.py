@@ -171,13 +171,20 @@ def read_run(folder: str | Path) -> dict[str, Any] | None:
     if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
         folder = folder.parent
     file = folder / RUN_FILE
-    if not file.is_file():
-        return None
+    return parse_run(file) if file.is_file() else None
+
+
+def parse_run(file: Path) -> dict[str, Any]:
+    """Content of a `run.json`.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     try:
         run = json.loads(file.read_bytes())
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-    if not isinstance(run, dict) or "identity" not in run:
+    if not isinstance(run, dict) or not isinstance(run.get("identity"), dict):
         raise ValueError(f"{file} is damaged: it does not say what was run.")
     return run
 
