@@ -24,9 +24,10 @@ from .arguments import AugmentationArguments, DataArguments, parse_config_overri
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.provenance import is_fully_known, known_run_of_model
-from .engine.run_folder import RunFolder, check_model_name, model_identity, training_identity
+from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
 from .probes import probe_encoder
+from .stage import Stage, register_objective
 
 
 logger = logging.getLogger(__name__)
@@ -221,20 +222,14 @@ def pretrain_encoder(
             " fine-tuning will have to be told `--accept_unknown_provenance true`.",
             encoder_arguments.tokenizer,
         )
-    run = RunFolder(
-        training_arguments.output_dir,
-        {
-            "stage": "encoder",
-            "data": describe_data(splits, data_arguments),
-            "model": model_identity(config),
-            "training": training_identity(training_arguments),
-            "tokenizer": model_fingerprint(tokenizer),
-            "augmentation": {**vars(augmentation), "copies": encoder_arguments.augmented_copies},
-        },
-        provenance={"builds_on": tokenizer_run},
+    run, checkpoint = ENCODER.open_run(
+        training_arguments,
+        config,
+        describe_data(splits, data_arguments),
+        builds_on=tokenizer_run,
+        tokenizer=model_fingerprint(tokenizer),
+        augmentation={**vars(augmentation), "copies": encoder_arguments.augmented_copies},
     )
-    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
-        checkpoint = run.open()
     columns = ["input_values", "codes"]
     trainer = EncoderTrainer(
         model=CMSSLEncoderForPreTraining(config),
@@ -291,3 +286,31 @@ def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel)
     return CMSSLEncoderConfig.from_size(
         arguments.encoder_size, **{**fields, **inherited, **arguments.config_overrides}
     )
+
+
+ENCODER = register_objective(
+    "tokens",
+    Stage(
+        name="encoder",
+        label="stage 2",
+        learns="code prediction",
+        title="encoder of {signals} (CM-SSL, stage 2)",
+        method=(
+            "A transformer that reads one signal and was pre-trained, without labels, to name the code that a frozen tokenizer"
+            " gave to each patch (cross-modality self-supervised learning, CM-SSL, stage 2). It is made to be fine-tuned, or to"
+            " extract features."
+        ),
+        usage="""
+from transformers import pipeline
+
+name = ""
+extract = pipeline("physiological-signal-feature-extraction", model=name, trust_remote_code=True)
+
+# {arrays}: a 1-d array of any length, here at 125 Hz
+features = extract({{{items}, "sampling_rate": 125}})["value"]  # ({hidden_size},)
+""",
+        results_note="The cross-entropy stands beside that of always predicting the codes' frequencies in the training data.",
+        arguments=(EncoderArguments, DataArguments, EncoderTrainingArguments),
+        function=pretrain_encoder,
+    ),
+)

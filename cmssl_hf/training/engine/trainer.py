@@ -9,9 +9,9 @@ from huggingface_hub import upload_folder
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
-from ...models.cpu_kernels import use_cpu_kernels
+from ...models.cpu_kernels import cpu_kernels
 from ..model_card import write_model_card
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
@@ -31,8 +31,6 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-        if self.args.device.type == "cpu":
-            use_cpu_kernels(self.model)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
         self._divergence = DivergenceCallback(delay=0 if self.args.device.type == "cpu" else 1)
@@ -72,7 +70,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
                 self.train(resume_from_checkpoint=checkpoint)
         metrics = self.evaluate()
         if self.is_world_process_zero():
-            metrics.update(self.report(folder.path))
+            with cpu_kernels(self.model, self.args.cpu_kernels):
+                metrics.update(self.report(folder.path))
         # Saving as users do would already push, before there are results for the model card.
         self.save_model(_internal_call=True)
         self.save_state()
@@ -100,6 +99,14 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             mean = torch.stack([self.loss_terms(batch) for batch in batches]).float().mean(0)
             self._mean_loss_terms = self.accelerator.reduce(mean.to(device), reduction="mean").clamp(min=1e-12)
         return batches, num_items
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        with cpu_kernels(self.model, self.args.cpu_kernels):
+            return super().train(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        with cpu_kernels(self.model, self.args.cpu_kernels):
+            return super().evaluation_loop(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
