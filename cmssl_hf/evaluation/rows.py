@@ -1,6 +1,5 @@
 """The rows of the benchmark: how each comes to its predictions for the test subjects."""
 
-import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from ..baselines import CLASSICAL_FEATURES, CLASSICAL_METHODS
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
+from ..training.engine.checkpoints import remove_checkpoints
 from ..training.engine.provenance import refuse_seen_test_subjects
 from ..training.finetuning import FinetuningArguments, TaskArguments, finetune
 from ..training.results import constant_predictions
@@ -176,8 +176,7 @@ class TaskBenchmark:
         )
         predictions = table[[name for name in table.columns if name.startswith("prediction")]].to_numpy()
         # What remains is the best model; the optimizer's state is three times as large.
-        for checkpoint in run_dir.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        remove_checkpoints(run_dir)
         metrics = next(iter(results.values()))
         return Outcome(
             {**details, "encoder": Path(source).name, "finetuning": metrics}, rows=rows, predictions=predictions

@@ -21,7 +21,7 @@ from .arguments import AugmentationArguments, DataArguments, parse_config_overri
 from .data import describe_data, label_names, load_raw_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
-from .engine.run_folder import RANDOM_WEIGHTS, check_model_name
+from .engine.run_folder import RANDOM_WEIGHTS, check_model_name, read_run
 from .engine.trainer import StageTrainer
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
@@ -172,10 +172,14 @@ def finetune(
         processing_class=feature_extractor,
         task=task,
     )
-    trainer.run(run, checkpoint)
-    predicted = trainer.predict(WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test")
-    results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
-    if trainer.is_world_process_zero():
+
+    def test() -> dict[str, dict[str, float]]:
+        predicted = trainer.predict(
+            WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test"
+        )
+        results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
+        if not trainer.is_world_process_zero():
+            return results
         test_labels = _labels(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels), config.num_labels)
         results["constant"] = score(task, constant, test_labels)
@@ -195,20 +199,23 @@ def finetune(
             test_labels,
             [config.id2label[index] for index in range(config.num_labels)],
         )
-        run.note_results(results)
-        if task_arguments.summary_file is not None:
-            append_summary(
-                task_arguments.summary_file,
-                {
-                    "task": task.name,
-                    "model": _model_name(task_arguments),
-                    "seed": training_arguments.seed,
-                    "test_windows": len(test_labels),
-                    "test_subjects": len(data["splits"]["test"]["subjects"]),
-                    **results[_model_name(task_arguments)],
-                    "output_dir": str(run.path),
-                },
-            )
+        return results
+
+    results = trainer.run(run, checkpoint, test)
+    if task_arguments.summary_file is not None and trainer.is_world_process_zero():
+        append_summary(
+            task_arguments.summary_file,
+            {
+                "task": task.name,
+                "model": _model_name(task_arguments),
+                "seed": training_arguments.seed,
+                "test_windows": data["splits"]["test"]["num_windows"],
+                "test_subjects": len(data["splits"]["test"]["subjects"]),
+                **next(iter(results.values())),
+                "output_dir": str(run.path),
+                "finished": read_run(run.path).get("finished"),
+            },
+        )
     trainer.publish()
     return results
 

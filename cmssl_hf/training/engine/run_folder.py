@@ -4,6 +4,7 @@ import json
 import logging
 import platform
 import subprocess
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,20 @@ class RunFolder:
             logger.info("Continuing the run from %s.", checkpoint)
         return checkpoint
 
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """Results of the run if it is finished."""
+        run = read_run(self.path)
+        if run is None or "results" not in run:
+            return None
+        # Version 0.1.0 noted the validation metrics of a fine-tuning before its test.
+        is_before_test = "finished" not in run and "task" in run["identity"] and "constant" not in run["results"]
+        return None if is_before_test else run["results"]
+
     def note_results(self, results: dict[str, Any]) -> None:
-        """Adds the results of the finished run to `run.json`."""
-        self._write({**read_run(self.path), "results": results})
+        """Adds the results of the finished run to `run.json`, and when it was finished."""
+        finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._write({**read_run(self.path), "finished": finished, "results": results})
 
     def _claim(self) -> None:
         self._write({"identity": self.identity, "environment": _environment(), **self.provenance})
