@@ -81,6 +81,30 @@ class FinetuningArguments(StageArguments):
         default=None, metadata={"help": "Learning rate of the head; `learning_rate` if left out."}
     )
 
+    def __post_init__(self):
+        # Before transformers fills in what was left out.
+        self._chosen_metric = self.metric_for_best_model, self.greater_is_better
+        super().__post_init__()
+
+    def choose_best_by(self, task: Task) -> None:
+        """Lets the task's metric decide which checkpoint is the best.
+
+        Raises:
+            ValueError: if another one was asked for.
+        """
+        metric, greater = self._chosen_metric
+        if metric not in (None, task.metric_for_best_model, f"eval_{task.metric_for_best_model}") or greater not in (
+            None,
+            task.greater_is_better,
+        ):
+            raise ValueError(
+                f"The best checkpoint of {task.name} is that with the"
+                f" {'largest' if task.greater_is_better else 'smallest'} {task.metric_for_best_model}, which its task says: leave"
+                " `metric_for_best_model` and `greater_is_better` out."
+            )
+        self.metric_for_best_model = f"eval_{task.metric_for_best_model}"
+        self.greater_is_better = task.greater_is_better
+
 
 class FinetuningTrainer(StageTrainer):
     """Stage 3: labels in physical units, judged by the metric module of the problem type.
@@ -132,8 +156,7 @@ def finetune(
     set_seed(training_arguments.seed)
     task = get_task(task_arguments.task)
     data_arguments = _data_of_task(task, data_arguments)
-    training_arguments.metric_for_best_model = f"eval_{task.metric_for_best_model}"
-    training_arguments.greater_is_better = task.greater_is_better
+    training_arguments.choose_best_by(task)
     config, feature_extractor = _pretrained_parts(task, task_arguments, data_arguments)
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
     if task_arguments.fold is not None:
