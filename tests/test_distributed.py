@@ -168,6 +168,14 @@ def test_processes_of_the_cpu_config_are_connected_without_a_flag(tmp_path, monk
     assert output.count("connected: 2 processes, distributed") == 2
 
 
+def test_the_cpu_config_hides_gpus_from_its_processes(tmp_path):
+    script = tmp_path / "visible.py"
+    script.write_text("import os; print('visible:', os.environ['CUDA_VISIBLE_DEVICES'])")
+    _, output = launch("accelerate.commands.launch", "--config_file", CONFIGS / "cpu_2.yaml", script)
+    # CUDA sees the devices before the first that does not exist.
+    assert output.count("visible: -1,-1") == 2
+
+
 def test_processes_that_are_not_connected_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     # What transformers makes of a launcher that accelerate does not recognise.

@@ -20,12 +20,13 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
-from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .arguments import DataArguments
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.provenance import is_fully_known, known_run_of_model
 from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
+from .pretraining import PretrainingArguments
 from .probes import probe_encoder
 from .stage import Stage, register_objective
 
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class EncoderArguments(AugmentationArguments):
+class EncoderArguments(PretrainingArguments):
     """The encoder of stage 2 and the tokenizer it learns from.
 
     What changes all signals together (playing speed, gain, polarity) changes the tokens too, so it is done in copies of the
@@ -42,20 +43,15 @@ class EncoderArguments(AugmentationArguments):
     """
 
     tokenizer: str = field(metadata={"help": "Folder or Hub id of the tokenizer of stage 1."})
-    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
-    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
     augmented_copies: int = field(
         default=0,
         metadata={
             "help": "Copies of the training windows with `time_stretch`, `amplitude_jitter` and `polarity_flip`, tokenised anew."
         },
     )
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
-    )
 
     def __post_init__(self):
-        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        super().__post_init__()
         changes_tokens = self.time_stretch > 1 or self.amplitude_jitter > 0 or self.polarity_flip > 0
         if changes_tokens != (self.augmented_copies > 0):
             raise ValueError(

@@ -217,8 +217,8 @@ class RunFolder:
 
     def _with_what_was_not_noted(self, stored: dict[str, Any]) -> dict[str, Any]:
         """The identity in a record; what version 0.1.0 did not note is taken to be as it is now, and a warning says so."""
-        training = stored.get("training", {})
-        if "mixed_precision" in training:
+        training = stored.get("training")
+        if training is None or "mixed_precision" in training:
             return stored
         missing = {name: value for name, value in self.identity.get("training", {}).items() if name not in training}
         if unsure := {name: value for name, value in missing.items() if (name, value) != ("mixed_precision", "no")}:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from huggingface_hub import upload_folder
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
@@ -18,6 +18,7 @@ from ..model_card import write_model_card
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
+from .progress import Progress
 from .run_folder import RunFolder
 from .termination import TerminationCallback
 from .window_order import SharedWindowsTrainer
@@ -37,6 +38,9 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             # Without a training it would write to the working directory.
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
                 callback.logging_dir = str(Path(self.args.output_dir, "runs"))
+        for theirs in (ProgressCallback, PrinterCallback):
+            self.remove_callback(theirs)
+        self.add_callback(Progress)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
         self._divergence = DivergenceCallback(delay=0 if self.args.device.type == "cpu" else 1)
