@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import AutoConfig, EvalPrediction, set_seed
 
@@ -19,8 +20,8 @@ from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .data import describe_data, label_names, load_raw_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
-from .engine.provenance import refuse_seen_test_subjects, run_of_model
-from .engine.run_folder import RANDOM_WEIGHTS, check_model_name
+from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
+from .engine.run_folder import RANDOM_WEIGHTS, check_model_name, read_run
 from .engine.trainer import StageTrainer
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
@@ -42,6 +43,12 @@ class TaskArguments(AugmentationArguments):
     balance_classes: float = field(
         default=0.0,
         metadata={"help": "Weight classes by their frequency to minus this power: 0 not at all, 1 all classes alike."},
+    )
+    accept_unknown_provenance: bool = field(
+        default=False,
+        metadata={
+            "help": "Fine-tune and test a model of which no `run.json` tells whom it has seen; it may be test subjects."
+        },
     )
     random_weights: bool = field(
         default=False,
@@ -74,6 +81,30 @@ class FinetuningArguments(StageArguments):
         default=None, metadata={"help": "Learning rate of the head; `learning_rate` if left out."}
     )
 
+    def __post_init__(self):
+        # Before transformers fills in what was left out.
+        self._chosen_metric = self.metric_for_best_model, self.greater_is_better
+        super().__post_init__()
+
+    def choose_best_by(self, task: Task) -> None:
+        """Lets the task's metric decide which checkpoint is the best.
+
+        Raises:
+            ValueError: if another one was asked for.
+        """
+        metric, greater = self._chosen_metric
+        if metric not in (None, task.metric_for_best_model, f"eval_{task.metric_for_best_model}") or greater not in (
+            None,
+            task.greater_is_better,
+        ):
+            raise ValueError(
+                f"The best checkpoint of {task.name} is that with the"
+                f" {'largest' if task.greater_is_better else 'smallest'} {task.metric_for_best_model}, which its task says: leave"
+                " `metric_for_best_model` and `greater_is_better` out."
+            )
+        self.metric_for_best_model = f"eval_{task.metric_for_best_model}"
+        self.greater_is_better = task.greater_is_better
+
 
 class FinetuningTrainer(StageTrainer):
     """Stage 3: labels in physical units, judged by the metric module of the problem type.
@@ -85,6 +116,17 @@ class FinetuningTrainer(StageTrainer):
     def __init__(self, *args, task: Task, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.task = task
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        loss = outputs.loss * self.shares(inputs)[0] if model.training else outputs.loss
+        return (loss, outputs) if return_outputs else loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        weights = self.model.config.class_weights
+        if weights is None:
+            return super().loss_terms(inputs)
+        return torch.tensor(weights, device=inputs["labels"].device)[inputs["labels"]].sum()[None]
 
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
         return score(self.task, evaluation.predictions, evaluation.label_ids)
@@ -108,14 +150,13 @@ def finetune(
         it has one.
 
     Raises:
-        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training; if the
-            training labels are all the same, or there are too few subjects.
+        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training, or it is
+            not known whom it has seen; if the training labels are all the same, or there are too few subjects.
     """
     set_seed(training_arguments.seed)
     task = get_task(task_arguments.task)
     data_arguments = _data_of_task(task, data_arguments)
-    training_arguments.metric_for_best_model = f"eval_{task.metric_for_best_model}"
-    training_arguments.greater_is_better = task.greater_is_better
+    training_arguments.choose_best_by(task)
     config, feature_extractor = _pretrained_parts(task, task_arguments, data_arguments)
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
     if task_arguments.fold is not None:
@@ -123,7 +164,7 @@ def finetune(
     splits["train"] = labelled_share(splits["train"], task_arguments.label_fraction, training_arguments.seed)
     data = describe_data(splits, data_arguments)
     if not task_arguments.random_weights:
-        refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
+        refuse_seen_test_subjects(task_arguments.model_name_or_path, data, task_arguments.accept_unknown_provenance)
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
@@ -137,7 +178,7 @@ def finetune(
         training_arguments,
         config,
         data,
-        builds_on=None if task_arguments.random_weights else run_of_model(task_arguments.model_name_or_path),
+        builds_on=None if task_arguments.random_weights else known_run_of_model(task_arguments.model_name_or_path),
         task=task.name,
         initialisation=_initialisation(task_arguments, model),
         freeze_encoder=task_arguments.freeze_encoder,
@@ -154,10 +195,14 @@ def finetune(
         processing_class=feature_extractor,
         task=task,
     )
-    trainer.run(run, checkpoint)
-    predicted = trainer.predict(WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test")
-    results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
-    if trainer.is_world_process_zero():
+
+    def test() -> dict[str, dict[str, float]]:
+        predicted = trainer.predict(
+            WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test"
+        )
+        results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
+        if not trainer.is_world_process_zero():
+            return results
         test_labels = _labels(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels), config.num_labels)
         results["constant"] = score(task, constant, test_labels)
@@ -177,20 +222,23 @@ def finetune(
             test_labels,
             [config.id2label[index] for index in range(config.num_labels)],
         )
-        run.note_results(results)
-        if task_arguments.summary_file is not None:
-            append_summary(
-                task_arguments.summary_file,
-                {
-                    "task": task.name,
-                    "model": _model_name(task_arguments),
-                    "seed": training_arguments.seed,
-                    "test_windows": len(test_labels),
-                    "test_subjects": len(data["splits"]["test"]["subjects"]),
-                    **results[_model_name(task_arguments)],
-                    "output_dir": str(run.path),
-                },
-            )
+        return results
+
+    results = trainer.run(run, checkpoint, test)
+    if task_arguments.summary_file is not None and trainer.is_world_process_zero():
+        append_summary(
+            task_arguments.summary_file,
+            {
+                "task": task.name,
+                "model": _model_name(task_arguments),
+                "seed": training_arguments.seed,
+                "test_windows": data["splits"]["test"]["num_windows"],
+                "test_subjects": len(data["splits"]["test"]["subjects"]),
+                **next(iter(results.values())),
+                "output_dir": str(run.path),
+                "finished": read_run(run.path).get("finished"),
+            },
+        )
     trainer.publish()
     return results
 

@@ -164,7 +164,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
     Joint tokenizer of synchronous signals: an encoder, a codebook of unit vectors, and a decoder.
 
     In training mode each forward pass also moves the codebook towards the batch, summed over all processes of
-    `torch.distributed` (see [`CMSSLCodebook.update`]).
+    `torch.distributed` (see [`CMSSLCodebook.update`]), unless `update_codebook=False` leaves that to the caller.
     """
 
     _auto_class = "AutoModel"
@@ -182,6 +182,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         input_values: torch.FloatTensor,
         attention_mask: torch.Tensor | None = None,
         quantize: bool = True,
+        update_codebook: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CMSSLTokenizerOutput:
         r"""
@@ -192,6 +193,9 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
                 1 for real samples, 0 for padding.
             quantize (`bool`, *optional*, defaults to `True`):
                 `False` makes it a plain autoencoder that leaves the codebook alone: the warm start of stage 1.
+            update_codebook (`bool`, *optional*, defaults to `True`):
+                `False` leaves the codebook alone in training mode too, for those who accumulate gradients: the codebook then
+                moves once per optimizer step, by the [`CMSSLCodebook.totals`] of all its batches.
         """
         signals, patches, real = self._patch(input_values, attention_mask)
         latents = self.encoder(patches, real, **kwargs)
@@ -199,7 +203,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         if quantize:
             vectors = self.codebook.lookup(codes)
             commitment_loss = self.config.commitment_weight * self._masked_mean((vectors - latents) ** 2, real)
-            if self.training:
+            if self.training and update_codebook:
                 self.codebook.update(latents.detach(), codes, real)
             # Straight-through estimator: the gradient of the vectors goes to the latents.
             vectors = latents + (vectors - latents).detach()

@@ -12,6 +12,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from .unsupported import refuse_unsupported
+
 
 @dataclass
 class StageArguments(TrainingArguments):
@@ -29,7 +31,10 @@ class StageArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     warmup_steps: float = field(default=0.05, metadata={"help": "Warm-up steps, or their share if below 1."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
-    report_to: str | None = field(default="tensorboard", metadata={"help": "Where to log."})
+    # In the order of `TrainingArguments`: `HfArgumentParser` reads flags as the second kind.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
+        default="tensorboard", metadata={"help": "Where to log; several are possible, or `none`.", "nargs": "+"}
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "A loss that is not finite ends the training; here it would be hidden."}
     )
@@ -55,6 +60,7 @@ class StageArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        refuse_unsupported(self)
         # Launched processes on a machine without accelerator find each other only if they are told that there is none.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
@@ -69,9 +75,12 @@ class StageArguments(TrainingArguments):
                 " its evaluation, and a run that continues from it would leave that out. Evaluate by steps, too, or save by"
                 " epochs."
             )
-        if self.save_only_model:
+        if self.early_stopping_patience is not None and (
+            self.eval_strategy == "no" or self.metric_for_best_model is None
+        ):
             raise ValueError(
-                "With `save_only_model` no run could continue from its checkpoints, which hold more than weights."
+                "`early_stopping_patience` needs evaluations (`eval_strategy`) and a `metric_for_best_model`, by which they are"
+                " compared."
             )
         # On a CPU there is nothing to pin for, and torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
