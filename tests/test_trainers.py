@@ -123,10 +123,12 @@ def finetuning_trainer(
     )
 
 
-STRETCH = Augmentation(time_stretch=1.5, scales_labels=True, amplitude_jitter=0.2, noise=0.1)
+STRETCH = Augmentation(125, time_stretch=1.5, scales_labels=True, amplitude_jitter=0.2, noise=0.1)
 TRAINERS = {
     "tokenizer": tokenizer_trainer,
-    "tokenizer, augmented": lambda folder, **o: tokenizer_trainer(folder, augmentation=Augmentation(noise=0.3), **o),
+    "tokenizer, augmented": lambda folder, **o: tokenizer_trainer(
+        folder, augmentation=Augmentation(125, noise=0.3), **o
+    ),
     "encoder": encoder_trainer,
     "finetuning, augmented": lambda folder, **o: finetuning_trainer(folder, augmentation=STRETCH, **o),
 }

@@ -72,9 +72,10 @@ class AugmentationArguments:
         default=0.0, metadata={"help": "Share of a window that is hidden in spans of half a second (training only)."}
     )
 
-    def augmentation(self, scales_labels: bool = False) -> Augmentation:
-        """The augmentation; `scales_labels` where labels are rates."""
+    def augmentation(self, sampling_rate: float, scales_labels: bool = False) -> Augmentation:
+        """The augmentation of windows at `sampling_rate` (Hz); `scales_labels` where labels are rates."""
         return Augmentation(
+            sampling_rate=float(sampling_rate),
             time_stretch=self.time_stretch,
             scales_labels=scales_labels,
             amplitude_jitter=self.amplitude_jitter,

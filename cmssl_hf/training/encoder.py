@@ -11,7 +11,6 @@ from datasets import DatasetDict
 from torch import nn
 from transformers import AutoConfig, EvalPrediction, set_seed
 
-from ..data.augmentation import Augmentation
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import add_codes, count_codes, model_fingerprint, with_augmented_copies
 from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
@@ -187,11 +186,9 @@ def pretrain_encoder(
         ("train", "validation"),
     )
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = encoder_arguments.augmentation()
+    augmentation = encoder_arguments.augmentation(config.sampling_rate)
     # Noise, drift and masks hide what the encoder reads; the tokenizer reads the whole signal.
-    hiding = Augmentation(
-        **{name: getattr(augmentation, name) for name in ("noise", "baseline_wander", "masked_share")}
-    )
+    hiding = replace(augmentation, time_stretch=1.0, amplitude_jitter=0.0, polarity_flip=0.0)
     together = replace(augmentation, noise=0.0, baseline_wander=0.0, masked_share=0.0)
     with training_arguments.main_process_first(desc="tokenising"):
         seen = dict(splits)

@@ -128,7 +128,7 @@ def finetune(
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
     if task_arguments.balance_classes > 0 and task.problem_type == "single_label_classification":
         config.class_weights = class_weights(train_labels, config.num_labels, task_arguments.balance_classes)
-    augmentation = task_arguments.augmentation(scales_labels=task.label_is_rate)
+    augmentation = task_arguments.augmentation(config.sampling_rate, scales_labels=task.label_is_rate)
     if task_arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
         raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
     model = _model(task_arguments, config)

@@ -226,7 +226,7 @@ def pretrain_tokenizer(
     )
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = tokenizer_arguments.augmentation()
+    augmentation = tokenizer_arguments.augmentation(config.sampling_rate)
     run = RunFolder(
         training_arguments.output_dir,
         {
