@@ -17,7 +17,14 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
-from .data import describe_data, label_names, load_raw_data, load_stage_data, median_window_seconds
+from .data import (
+    describe_data,
+    label_names,
+    load_raw_data,
+    load_stage_data,
+    median_window_seconds,
+    raw_windows_of,
+)
 from .engine.arguments import StageArguments
 from .engine.provenance import refuse_seen_test_subjects, run_of_model
 from .engine.run_folder import RANDOM_WEIGHTS, RunFolder, check_model_name, model_identity, training_identity
@@ -120,6 +127,12 @@ def finetune(
     if task_arguments.fold is not None:
         splits = cross_validation_fold(splits, task_arguments.fold, task_arguments.num_folds)
     splits["train"] = labelled_share(splits["train"], task_arguments.label_fraction, training_arguments.seed)
+    # A prepared folder holds no raw signals, and the raw test split is not the fold.
+    has_raw = data_arguments.prepared_dir is None or data_arguments.data_dir
+    raw_test = None
+    if task.classical_method is not None and has_raw and task_arguments.fold is None:
+        with training_arguments.main_process_first(desc="reading the test windows"):
+            raw_test = raw_windows_of(splits["test"], load_raw_data(data_arguments)["test"])
     data = describe_data(splits, data_arguments)
     if not task_arguments.random_weights:
         refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
@@ -168,12 +181,8 @@ def finetune(
         test_labels = _labels(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels), config.num_labels)
         results["constant"] = score(task, constant, test_labels)
-        # A prepared folder holds no raw signals, and the raw test split is not the fold.
-        has_raw = data_arguments.prepared_dir is None or data_arguments.data_dir
-        if task.classical_method is not None and has_raw and task_arguments.fold is None:
-            predictions, num_failed = classical_predictions(
-                task, load_raw_data(data_arguments)["test"], float(constant[0, 0])
-            )
+        if raw_test is not None:
+            predictions, num_failed = classical_predictions(task, raw_test, float(constant[0, 0]))
             results[task.classical_method] = score(task, predictions, test_labels)
             if num_failed:
                 logger.warning("%s failed on %d test windows, which got the mean.", task.classical_method, num_failed)
