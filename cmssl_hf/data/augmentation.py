@@ -44,6 +44,9 @@ class Augmentation:
             raise ValueError(f"`polarity_flip` is a probability, but is {self.polarity_flip}.")
         if not 0 <= self.masked_share < 1:
             raise ValueError(f"`masked_share` must be at least 0 and less than 1, but is {self.masked_share}.")
+        for name in ("amplitude_jitter", "noise", "baseline_wander"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be at least 0, but is {getattr(self, name)}.")
         if self.time_stretch < 1:
             raise ValueError(f"`time_stretch` must be at least 1, but is {self.time_stretch}.")
 

@@ -241,6 +241,10 @@ def without_issues(dataset: Dataset, issues: Sequence[str]) -> Dataset:
     unknown = sorted(set(issues) - set(known))
     if unknown:
         raise ValueError(f"There are no quality issues {', '.join(unknown)}; there are {', '.join(known)}.")
+    if "quality_issues" not in dataset.column_names:
+        raise ValueError(
+            "The dataset has no column `quality_issues`, by which windows are chosen: prepare it again, or extract its features."
+        )
     found = dataset.select_columns(["quality_issues"]).with_format(None)["quality_issues"]
     kept = [row for row, of_window in enumerate(found) if not set(of_window) & set(issues)]
     if not kept:

@@ -89,8 +89,7 @@ def load_stage_data(
         dataset = _load_splits(data_arguments, feature_extractor, splits)
         if data_arguments.additional_data:
             members = {data_arguments.dataset: dataset}
-            for entry in data_arguments.additional_data:
-                name, _, folder = entry.partition("=")
+            for name, folder in data_arguments.additional_folders.items():
                 if name in members:
                     raise ValueError(f"`additional_data` names {name} a second time.")
                 arguments = replace(
@@ -104,6 +103,15 @@ def load_stage_data(
                 members[name] = _load_splits(arguments, feature_extractor, splits)
             dataset = DatasetDict({split: _concatenate(members, split) for split in splits})
         if data_arguments.exclude_issues:
+            idle = [
+                issue
+                for issue in data_arguments.exclude_issues
+                if issue.partition("_")[0] in {"ecg", "ppg"} - set(feature_extractor.channels)
+            ]
+            if idle:
+                raise ValueError(
+                    f"`exclude_issues` names {', '.join(idle)}, but only {' and '.join(feature_extractor.channels)} is read."
+                )
             kept = without_issues(dataset["train"], data_arguments.exclude_issues)
             logger.info("%d of %d training windows are good enough.", len(kept), len(dataset["train"]))
             dataset["train"] = kept
@@ -168,7 +176,9 @@ def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatur
                 data_arguments.dataset,
                 data_arguments.prepared_dir,
             )
-    return load_prepared(data_arguments.prepared_dir, cache_dir=data_arguments.cache_dir)
+    return load_prepared(
+        data_arguments.prepared_dir, cache_dir=data_arguments.cache_dir, num_proc=data_arguments.num_proc
+    )
 
 
 def _refuse_shared_subjects(dataset: DatasetDict) -> None:
@@ -187,7 +197,7 @@ def _refuse_shared_subjects(dataset: DatasetDict) -> None:
 def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, Any]:
     """What a run records of its data: name, configuration, options, and per split fingerprint, size and subjects; the same
     again under `additional` for each dataset of `additional_data`."""
-    additional = [entry.partition("=")[0] for entry in arguments.additional_data]
+    additional = list(arguments.additional_folders)
     description = {
         "dataset": arguments.dataset,
         "config": arguments.dataset_config,

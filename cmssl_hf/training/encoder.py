@@ -13,7 +13,7 @@ from transformers import AutoConfig, EvalPrediction, set_seed
 
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import add_codes, count_codes, model_fingerprint, with_augmented_copies
-from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
+from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig, CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
@@ -37,19 +37,27 @@ class EncoderArguments(AugmentationArguments):
 
     tokenizer: str = field(metadata={"help": "Folder or Hub id of the tokenizer of stage 1."})
     channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
-    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
+    encoder_size: str | None = field(
+        default=None, metadata={"help": "Published size: `small`, `base` or `large`; `small` if left out."}
+    )
     augmented_copies: int = field(
         default=0,
         metadata={
             "help": "Copies of the training windows with `time_stretch`, `amplitude_jitter` and `polarity_flip`, tokenised anew."
         },
     )
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
+    config_overrides: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
     )
 
     def __post_init__(self):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        of_size = set(ENCODER_SIZES["small"])
+        if self.encoder_size is not None and of_size <= set(self.config_overrides):
+            raise ValueError(
+                f"`encoder_size` {self.encoder_size} does nothing, since `config_overrides` give all of it"
+                f" ({', '.join(sorted(of_size))}): leave one of them out."
+            )
         changes_tokens = self.time_stretch > 1 or self.amplitude_jitter > 0 or self.polarity_flip > 0
         if changes_tokens != (self.augmented_copies > 0):
             raise ValueError(
@@ -68,6 +76,11 @@ class EncoderTrainingArguments(StageArguments):
             "help": "Train towards codes like the right one, by softmax(cosine / temperature); 0: the right one only (published)."
         },
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.soft_target_temperature >= 0:
+            raise ValueError(f"`soft_target_temperature` must be at least 0, but is {self.soft_target_temperature}.")
 
 
 def soft_targets(codebook: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -171,12 +184,14 @@ def pretrain_encoder(
         ValueError: if the encoder does not fit the tokenizer or the data lack a signal.
     """
     set_seed(training_arguments.seed)
+    data_arguments.check_for_pretraining()
     tokenizer = _load_tokenizer(encoder_arguments.tokenizer).to(training_arguments.device)
     config = _encoder_config(encoder_arguments, tokenizer)
     channel = encoder_arguments.channel
     # Tokenizer and encoder read the same windows: those with all the signals that either needs.
     channels = tuple(name for name in PASS_BANDS if name in {*tokenizer.config.channels, channel})
     tokenizer_extractor = CMSSLFeatureExtractor.from_pretrained(encoder_arguments.tokenizer)
+    data_arguments.check_band_pass(tokenizer_extractor, f"the tokenizer {encoder_arguments.tokenizer}")
     settings = {name: getattr(tokenizer_extractor, name) for name in ("do_band_pass", "pass_bands", "do_standardize")}
     settings |= {"sampling_rate": config.sampling_rate, "patch_size": config.patch_size}
     splits = load_stage_data(
@@ -270,5 +285,5 @@ def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel)
         )
     fields = {"channels": (arguments.channel,), "patch_size": patch_size, "codes_per_patch": codes_per_patch}
     return CMSSLEncoderConfig.from_size(
-        arguments.encoder_size, **{**fields, **inherited, **arguments.config_overrides}
+        arguments.encoder_size or "small", **{**fields, **inherited, **arguments.config_overrides}
     )
