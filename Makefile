@@ -1,5 +1,6 @@
 # make quickstart   all three stages on simulated recordings; DATA=<folder of the BIDMC release> for real ones
-# make test         code style and tests
+# make test         code style, types and tests
+# make docs         the documentation as a site, in site/
 # Each sets up a virtual environment in .venv first and reuses it afterwards.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN ?= quickstart_run
 
-.PHONY: quickstart test test-long clean
+.PHONY: quickstart test test-long docs clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python scripts/quickstart.py --output_dir "$(RUN)" $(if $(DATA),--data_dir "$(DATA)")
@@ -18,6 +19,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 test-long: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
@@ -26,5 +30,9 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
 	touch $@
 
+$(VENV)/.installed-docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(RUN) *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUN) site *.egg-info .pytest_cache .ruff_cache

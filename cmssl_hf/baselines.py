@@ -10,9 +10,10 @@ from scipy import signal as scipy_signal
 from .signals import (
     PASS_BANDS,
     band_pass,
+    bridge_gaps,
     detect_pulse_peaks,
     detect_r_peaks,
-    heart_rate_from_beats,
+    long_gaps,
     resample,
     standardize,
 )
@@ -24,28 +25,35 @@ _MODULATION_SAMPLING_RATE = 4.0
 
 
 def heart_rate_from_pulse_peaks(ppg: np.ndarray, sampling_rate: float) -> float:
-    """Heart rate in bpm from the median interval between the systolic peaks of a PPG `(samples,)`; NaN if none is found."""
-    return heart_rate_from_beats(detect_pulse_peaks(ppg, sampling_rate), sampling_rate)
+    """Heart rate in bpm from the median interval between the systolic peaks of a PPG `(samples,)`; NaN if none is found.
+
+    Of a signal with missing samples (NaN), intervals over `long_gaps` are left out, here and in the methods below.
+    """
+    peaks = detect_pulse_peaks(ppg, sampling_rate)
+    intervals = np.diff(peaks)[_without_gap(ppg, peaks, sampling_rate)]
+    return float(60.0 * sampling_rate / np.median(intervals)) if len(intervals) else float("nan")
 
 
 def respiratory_rate_from_spectrum(ppg: np.ndarray, sampling_rate: float) -> float:
     """Respiratory rate in breaths/min: the peak of the averaged spectra of the three respiratory modulations of a PPG
     `(samples,)` - baseline, pulse amplitude and pulse interval (Karlen et al. 2013, doi:10.1109/TBME.2013.2246160).
 
-    NaN if fewer than four pulses are found.
+    NaN if fewer than three intervals between pulses are found, or more than half of the samples are in `long_gaps`.
     """
-    ppg = np.asarray(ppg, dtype=np.float64)
     peaks = detect_pulse_peaks(ppg, sampling_rate)
-    if len(peaks) < 4:
+    whole = _without_gap(ppg, peaks, sampling_rate)
+    if whole.sum() < 3 or long_gaps(ppg, sampling_rate).mean() > 0.5:
         return float("nan")
+    ppg = bridge_gaps(ppg)
     duration = len(ppg) / sampling_rate
     times = np.arange(0, duration, 1 / _MODULATION_SAMPLING_RATE)
     troughs = np.array([ppg[start:stop].min() for start, stop in itertools.pairwise(peaks)])
     beat_times = peaks / sampling_rate
+    interval_times = beat_times[1:][whole]
     modulations = (
         resample(ppg, sampling_rate, _MODULATION_SAMPLING_RATE)[: len(times)],
-        np.interp(times, beat_times[1:], ppg[peaks[1:]] - troughs),
-        np.interp(times, beat_times[1:], np.diff(beat_times)),
+        np.interp(times, interval_times, (ppg[peaks[1:]] - troughs)[whole]),
+        np.interp(times, interval_times, np.diff(beat_times)[whole]),
     )
     # Zero-padding to 0.005 Hz (0.3 breaths/min) keeps the grid from deciding the answer.
     num_frequencies = int(_MODULATION_SAMPLING_RATE / 0.005)
@@ -58,6 +66,12 @@ def respiratory_rate_from_spectrum(ppg: np.ndarray, sampling_rate: float) -> flo
         spectrum = spectrum + power
     searched = (frequencies >= _RESPIRATORY_BAND[0]) & (frequencies <= _RESPIRATORY_BAND[1])
     return float(60.0 * frequencies[searched][np.argmax(spectrum[searched])])
+
+
+def _without_gap(signal: np.ndarray, beats: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """For each interval between beats, whether no beat can have been lost in it."""
+    lost = np.cumsum(long_gaps(signal, sampling_rate))
+    return np.diff(lost[beats]) == 0
 
 
 #: Methods by the name that `cmssl_hf.tasks` refers to: signal `(samples,)` and sampling rate in Hz to one value.
@@ -99,12 +113,11 @@ def rr_interval_features(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
     Returns:
         Array of shape `(len(RR_INTERVAL_FEATURES),)`; NaN where there are too few beats to tell.
     """
-    ecg = np.asarray(ecg, dtype=np.float64)
     peaks = detect_r_peaks(ecg, sampling_rate)
     values = dict.fromkeys(RR_INTERVAL_FEATURES, np.nan)
-    intervals = np.diff(peaks) / sampling_rate
+    intervals = np.diff(peaks)[_without_gap(ecg, peaks, sampling_rate)] / sampling_rate
     values["num_intervals"] = len(intervals)
-    values.update(_signal_quality(ecg, peaks, sampling_rate))
+    values.update(_signal_quality(bridge_gaps(ecg), peaks, sampling_rate))
     if len(intervals) >= 3:
         steps = np.diff(intervals)
         deviation = intervals.std()

@@ -1,8 +1,11 @@
 """The downstream tasks: what each reads, predicts, and is judged by."""
 
+import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+
+logger = logging.getLogger(__name__)
 
 #: Where the median label of people's recordings lies, by unit. Another one is a sign of another unit: a rate in Hz is 60
 #: times smaller than per minute, a pressure in kPa 7.5 times smaller than in mmHg.
@@ -55,7 +58,7 @@ class Task:
         return self.problem_type != "regression"
 
 
-def _regression(name: str, dataset: str, config_name: str, labels: tuple[str, ...], unit: str, **fields) -> Task:
+def _regression(name: str, dataset: str, config_name: str, labels: tuple[str, ...], unit: str, **fields: Any) -> Task:
     return Task(name, dataset, config_name, "ppg", "regression", labels, unit, **fields)
 
 
@@ -94,7 +97,7 @@ _TASKS = (
         "single_label_classification",
         classical_features="rr_intervals",
     ),
-    Task("ptb-xl", "ptb_xl", "superclass", "ecg", "multi_label_classification", classical_features="rr_intervals"),
+    Task("ptb_xl", "ptb_xl", "superclass", "ecg", "multi_label_classification", classical_features="rr_intervals"),
     _regression(
         "simulated_hr", "simulated", "hr", ("heart_rate",), "bpm", label_is_rate=True, classical_method="pulse_peaks"
     ),
@@ -110,8 +113,22 @@ _TASKS = (
     _regression("simulated_bp", "simulated", "bp", ("systolic_pressure", "diastolic_pressure"), "mmHg"),
 )
 
-#: All tasks by name.
+#: All tasks by name; [`register_task`] adds to them.
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+#: Names that tasks had before, and the ones they have.
+_FORMER_NAMES = {"ptb-xl": "ptb_xl"}
+
+
+def register_task(task: Task) -> Task:
+    """Makes a task known to `get_task` and so to every command.
+
+    Raises:
+        ValueError: if another task has its name.
+    """
+    if TASKS.setdefault(task.name, task) != task:
+        raise ValueError(f"There is another task called {task.name!r}: {TASKS[task.name]}.")
+    return task
 
 
 def get_task(name: str) -> Task:
@@ -120,6 +137,9 @@ def get_task(name: str) -> Task:
     Raises:
         ValueError: if there is none; the message lists those there are.
     """
+    if name in _FORMER_NAMES:
+        logger.warning("The task %s is now called %s.", name, _FORMER_NAMES[name])
+        name = _FORMER_NAMES[name]
     if name not in TASKS:
         raise ValueError(f"Unknown task {name!r}. Tasks: {', '.join(TASKS)}.")
     return TASKS[name]

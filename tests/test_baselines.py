@@ -56,6 +56,26 @@ def test_nan_where_there_are_no_pulses(method):
     assert np.isnan(method(ramp, 125.0))
 
 
+@pytest.mark.parametrize("missing", [[700], range(0, 4000, 97), range(1500, 2125)], ids=["sample", "scattered", "5 s"])
+def test_missing_samples_do_not_change_a_rate(missing):
+    ppg = pulses(80, 15, 32, 125, baseline=0.3, amplitude=0.1)
+    ppg[list(missing)] = np.nan
+    assert heart_rate_from_pulse_peaks(ppg, 125) == pytest.approx(80, rel=0.015)
+    assert respiratory_rate_from_spectrum(ppg, 125) == pytest.approx(15, abs=1.0)
+
+
+def test_an_interval_over_a_gap_is_no_interval():
+    ppg = pulses(60, 15, 10, 125)
+    ppg[100:950] = np.nan
+    # One pulse before the gap and two after it.
+    assert heart_rate_from_pulse_peaks(ppg, 125) == pytest.approx(60, rel=0.03)
+
+
+@pytest.mark.parametrize("method", CLASSICAL_METHODS.values())
+def test_nan_where_all_is_missing(method):
+    assert np.isnan(method(np.full(1250, np.nan), 125.0))
+
+
 def test_every_method_of_a_task_exists():
     assert {task.classical_method for task in TASKS.values()} - {None} <= set(CLASSICAL_METHODS)
     assert {task.classical_features for task in TASKS.values()} - {None} <= set(CLASSICAL_FEATURES)
@@ -103,6 +123,16 @@ def test_alternating_intervals_turn_at_every_beat():
     found = features([0.7, 0.9] * 12)
     assert found["turning_point_ratio"] == 1
     assert found["lag1_correlation"] == pytest.approx(-1, abs=0.02)
+
+
+def test_missing_samples_do_not_change_the_intervals():
+    signal = ecg(np.full(30, 0.8), 300.0, noise=0.01)
+    signal[::411] = np.nan
+    signal[3000:3600] = np.nan
+    found = dict(zip(RR_INTERVAL_FEATURES, rr_interval_features(signal, 300.0)))
+    assert 26 <= found["num_intervals"] <= 28
+    assert found["median_interval"] == pytest.approx(0.8, abs=0.005) and found["rmssd"] < 0.01
+    assert found["beat_correlation"] > 0.98 and np.isfinite(found["slope"])
 
 
 def test_features_of_a_recording_without_beats_are_missing_not_an_error():

@@ -204,7 +204,7 @@ def test_several_labels_and_numbers_are_learnt():
     values = rng.normal(size=(300, 5))
     division = {"train": np.arange(200), "validation": np.arange(200, 240), "test": np.arange(240, 300)}
     hot = (values[:, :5] > 0).astype(np.float32)
-    scores, _ = fit_and_predict(get_task("ptb-xl"), {"x": values}, hot, division, seed=0)
+    scores, _ = fit_and_predict(get_task("ptb_xl"), {"x": values}, hot, division, seed=0)
     assert ((scores > 0) == (hot[240:] > 0.5)).mean() > 0.9
     rates = 70 + values @ np.arange(5.0)
     predicted, _ = fit_and_predict(get_task("bidmc_hr"), {"x": values}, rates, division, seed=0)

@@ -82,7 +82,7 @@ def test_metrics_of_draws_equal_scikit_learn(seed):
     assert np.isnan(macro_auroc(scores, np.ones((60, 4))))
 
 
-@pytest.mark.parametrize("name", ["bidmc_hr", "physionet2017", "ptb-xl", "uci_bp"])
+@pytest.mark.parametrize("name", ["bidmc_hr", "physionet2017", "ptb_xl", "uci_bp"])
 def test_they_are_the_metrics_that_tasks_are_scored_by(name):
     task, rng = get_task(name), np.random.default_rng(0)
     if task.problem_type == "regression":

@@ -63,7 +63,7 @@ def test_damaged_files_are_named_and_unfinished_ones_are_not_seen(tmp_path):
 def test_names_are_unique():
     several = [
         Combination(task, row, fraction, seed, fold)
-        for task in ("bidmc_hr", "ptb-xl")
+        for task in ("bidmc_hr", "ptb_xl")
         for row in ("mean", "median")
         for fraction in (0.1, 1.0)
         for seed in (0, 1)
@@ -76,7 +76,7 @@ PLAN = {
     "seeds": [0, 1, 2],
     "fractions": [0.1, 1.0],
     "num_folds": 5,
-    "tasks": {"bidmc_hr": {"full_on_folds": ["scratch"]}, "ptb-xl": {"splits": ["paper"]}},
+    "tasks": {"bidmc_hr": {"full_on_folds": ["scratch"]}, "ptb_xl": {"splits": ["paper"]}},
 }
 
 
@@ -98,11 +98,11 @@ def test_a_plan_lists_everything_once(plan):
 
 
 def test_parts_of_a_plan(plan):
-    part = combinations(plan, tasks=["ptb-xl"], rows=["scratch"])
-    assert {(one.task, one.row) for one in part} == {("ptb-xl", "scratch")} and len(part) == 6
+    part = combinations(plan, tasks=["ptb_xl"], rows=["scratch"])
+    assert {(one.task, one.row) for one in part} == {("ptb_xl", "scratch")} and len(part) == 6
     assert all(one.fold is not None for one in combinations(plan, splits=["folds"]))
     for wrong, message in (
-        ({"tasks": ["x"]}, "There is no task x; there are bidmc_hr, ptb-xl"),
+        ({"tasks": ["x"]}, "There is no task x; there are bidmc_hr, ptb_xl"),
         ({"rows": ["y"]}, "There is no row y"),
         ({"splits": ["z"]}, "There is no split z; there are paper, folds"),
     ):
@@ -112,7 +112,7 @@ def test_parts_of_a_plan(plan):
 
 def test_rows_of_tasks():
     assert rows_of_task(get_task("bidmc_hr"))[:3] == ["mean", "median", "classical"]
-    assert rows_of_task(get_task("ptb-xl"))[:2] == ["majority", "classical"]
+    assert rows_of_task(get_task("ptb_xl"))[:2] == ["majority", "classical"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """The fast path computes what the plain one and the published computation compute."""
 
+import contextlib
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -13,9 +16,10 @@ from cmssl_hf import (
     CMSSLEncoderForSequenceClassification,
     CMSSLTokenizerModel,
 )
+from cmssl_hf.models import cpu_kernels as kernels_module
 from cmssl_hf.models.cmssl.convert_original_checkpoint import convert_encoder, convert_tokenizer
 from cmssl_hf.models.cmssl.modeling_cmssl_cross_entropy import chunked_cross_entropy
-from cmssl_hf.models.cpu_kernels import use_cpu_kernels
+from cmssl_hf.models.cpu_kernels import cpu_kernels
 
 
 NUM_STEPS = 20
@@ -47,9 +51,17 @@ def optimizers(*models: nn.Module) -> list[torch.optim.Optimizer]:
 
 
 @pytest.fixture
+def use_cpu_kernels():
+    """Puts a model on the faster routes until the test ends."""
+    with contextlib.ExitStack() as stack:
+        yield lambda model: stack.enter_context(cpu_kernels(model))
+
+
+@pytest.fixture
 def published_tokenizer() -> PublishedTokenizer:
     torch.manual_seed(0)
-    return PublishedTokenizer(layers=3, codes=256, dropout=0.0).train()
+    # Few codes: among hundreds some latent lies between two of them so exactly that rounding decides, and the sides part.
+    return PublishedTokenizer(layers=3, codes=32, dropout=0.0).train()
 
 
 def saved(path, model: nn.Module, hyper_parameters: dict):
@@ -63,13 +75,13 @@ def saved(path, model: nn.Module, hyper_parameters: dict):
     return path
 
 
-def test_stage_1_follows_the_published_computation(published_tokenizer, tmp_path):
+def test_stage_1_follows_the_published_computation(published_tokenizer, tmp_path, use_cpu_kernels):
     path = saved(tmp_path / "tokenizer.ckpt", published_tokenizer, published_tokenizer.hyper_parameters)
     model = without_dropout(convert_tokenizer(path))
     use_cpu_kernels(model)
     of_published, of_ours = optimizers(published_tokenizer, model)
     for _ in range(NUM_STEPS):
-        x = torch.randn(16, 10, 2, 125)
+        x = torch.randn(4, 10, 2, 125)
         expected_codes, codes = published_tokenizer.eval().quantized(x)[2], model.eval().encode(to_signals(x))
         assert torch.equal(codes, expected_codes)
         expected = train_step(of_published, published_tokenizer.train()(x))
@@ -77,7 +89,7 @@ def test_stage_1_follows_the_published_computation(published_tokenizer, tmp_path
     torch.testing.assert_close(model.codebook.weight, published_tokenizer.quantizer.embedding.weight)
 
 
-def test_stage_2_follows_the_published_computation(published_tokenizer, tmp_path):
+def test_stage_2_follows_the_published_computation(published_tokenizer, tmp_path, use_cpu_kernels):
     published = PublishedStage2(published_tokenizer, width=64, heads=4, layers=2, dropout=0.0).train()
     hyper_parameters = published_tokenizer.hyper_parameters | {
         "E_in_dim": 125,
@@ -107,7 +119,7 @@ def test_stage_2_follows_the_published_computation(published_tokenizer, tmp_path
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["tokenizer", "encoder", "task model"])
-def test_kernels_give_the_plain_losses_and_gradients(kind, masked):
+def test_kernels_give_the_plain_losses_and_gradients(kind, masked, use_cpu_kernels):
     torch.manual_seed(0)
     inputs = {"input_values": torch.randn(6, 2 if kind == "tokenizer" else 1, 100)}
     if masked:
@@ -134,7 +146,7 @@ def test_kernels_give_the_plain_losses_and_gradients(kind, masked):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
-def test_dropout(p, dtype):
+def test_dropout(p, dtype, use_cpu_kernels):
     model = CMSSLEncoderForPreTraining(encoder_config(hidden_dropout_prob=p)).train()
     use_cpu_kernels(model)
     dropout = model.encoder.layers[0].dropout
@@ -156,7 +168,7 @@ def test_dropout(p, dtype):
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_gradient_checkpointing_repeats_the_dropout(use_reentrant):
+def test_gradient_checkpointing_repeats_the_dropout(use_reentrant, use_cpu_kernels):
     settings = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
     model = CMSSLEncoderForPreTraining(encoder_config(**settings)).train()
     use_cpu_kernels(model)
@@ -173,14 +185,14 @@ def test_gradient_checkpointing_repeats_the_dropout(use_reentrant):
         torch.testing.assert_close(repeated, plain)
 
 
-def test_another_attention_is_kept():
+def test_another_attention_is_kept(use_cpu_kernels):
     model = CMSSLEncoderForPreTraining(encoder_config(attn_implementation="eager"))
     use_cpu_kernels(model)
     outputs = model(torch.randn(2, 1, 100), output_attentions=True)
     assert outputs.attentions[0].shape == (2, 2, 4, 4)
 
 
-def test_long_sequences():
+def test_long_sequences(use_cpu_kernels):
     plain = CMSSLEncoderForPreTraining(encoder_config()).eval()
     fast = copy.deepcopy(plain)
     use_cpu_kernels(fast)
@@ -226,3 +238,56 @@ def test_codes_are_chosen_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         codes = codebook.nearest(latents)
     assert torch.equal(codes, (latents @ codebook.weight.t()).argmax(-1))
+
+
+def kinds_of(model: nn.Module) -> list[type]:
+    return [type(module) for module in model.modules()]
+
+
+def test_kernels_are_taken_off_where_they_were_put_on():
+    model = CMSSLTokenizerModel(tokenizer_config())
+    plain = kinds_of(model)
+    with cpu_kernels(model):
+        assert sum(kind.__module__ == kernels_module.__name__ for kind in kinds_of(model)) > 10
+        with cpu_kernels(model):
+            inside = kinds_of(model)
+        assert kinds_of(model) == inside
+    assert kinds_of(model) == plain and model.config._attn_implementation == "sdpa"
+    with pytest.raises(RuntimeError, match="stop"), cpu_kernels(model):
+        raise RuntimeError("stop")
+    assert kinds_of(model) == plain
+    with cpu_kernels(model, "off"):
+        assert kinds_of(model) == plain
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_model_survives_pickling_and_torch_save(inside):
+    model = CMSSLEncoderForPreTraining(encoder_config()).eval()
+    x = torch.randn(2, 1, 100)
+    with torch.no_grad():
+        expected = model(x).logits
+        with cpu_kernels(model):
+            model(x)
+            file = io.BytesIO()
+            if inside:
+                copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+                torch.save(model, file)
+        if not inside:
+            copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+            torch.save(model, file)
+        file.seek(0)
+        for each in (*copies, torch.load(file, weights_only=False)):
+            torch.testing.assert_close(each(x).logits, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_without_the_operator_the_plain_products_are_taken(monkeypatch):
+    monkeypatch.setattr(kernels_module, "_product", None)  # whoever called it would fail
+    monkeypatch.delattr(torch.ops.mkldnn, "_linear_pointwise", raising=False)
+    monkeypatch.setattr(type(torch.ops.mkldnn), "__getattr__", lambda self, name: object.__getattribute__(self, name))
+    plain = CMSSLTokenizerModel(tokenizer_config(codebook_size=256)).eval()
+    x = torch.randn(2, 2, 100)
+    with torch.no_grad():
+        expected = plain(x).reconstruction
+        with cpu_kernels(plain):
+            assert nn.Linear in kinds_of(plain)
+            torch.testing.assert_close(plain(x).reconstruction, expected, rtol=1e-4, atol=1e-6)

@@ -17,7 +17,7 @@ from cmssl_hf.training.results import (
 
 
 HR, BP = get_task("simulated_hr"), get_task("simulated_bp")
-RHYTHM, SUPERCLASS = get_task("physionet2017"), get_task("ptb-xl")
+RHYTHM, SUPERCLASS = get_task("physionet2017"), get_task("ptb_xl")
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
@@ -132,10 +132,10 @@ def test_predictions_file(names, predictions, labels, columns, tmp_path):
 def test_summary_of_runs_with_different_metrics(tmp_path):
     path = tmp_path / "results" / "summary.csv"
     append_summary(path, {"task": "bidmc_hr", "model": "encoder", "seed": 1, "mae": 1.5})
-    append_summary(path, {"task": "ptb-xl", "model": "encoder", "seed": 1, "auroc": 0.8})
+    append_summary(path, {"task": "ptb_xl", "model": "encoder", "seed": 1, "auroc": 0.8})
     append_summary(path, {"task": "bidmc_hr", "model": "encoder", "seed": 2, "mae": 1.7})
     table = pd.read_csv(path)
-    assert table["task"].tolist() == ["bidmc_hr", "ptb-xl", "bidmc_hr"]
+    assert table["task"].tolist() == ["bidmc_hr", "ptb_xl", "bidmc_hr"]
     assert table["seed"].tolist() == [1, 1, 2]
     np.testing.assert_array_equal(table["mae"], [1.5, np.nan, 1.7])
     np.testing.assert_array_equal(table["auroc"], [np.nan, 0.8, np.nan])

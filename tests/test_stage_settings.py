@@ -7,7 +7,7 @@ import torch
 from tiny import encoder_config, tokenizer_config
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLFeatureExtractor, CMSSLTokenizerModel
-from cmssl_hf.training import encoder, finetuning, tokenizer
+from cmssl_hf.training import encoder, finetuning, stage, tokenizer
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
@@ -39,12 +39,11 @@ def identity_of(monkeypatch):
     def refuse(path, identity, **provenance):
         raise Opened(identity)
 
-    for stage in (tokenizer, encoder, finetuning):
-        monkeypatch.setattr(stage, "RunFolder", refuse)
+    monkeypatch.setattr(stage, "RunFolder", refuse)
 
-    def identity_of(stage, *arguments):
+    def identity_of(run, *arguments):
         with pytest.raises(Opened) as opened:
-            stage(*arguments)
+            run(*arguments)
         return opened.value.args[0]
 
     return identity_of

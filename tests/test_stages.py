@@ -386,7 +386,7 @@ def test_models_of_another_stage_are_refused(runs, cache, tmp_path):
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("ptb-xl", {}, "The task ptb-xl reads ecg, but the model .*encoder reads ppg"),
+        ("ptb_xl", {}, "The task ptb_xl reads ecg, but the model .*encoder reads ppg"),
         ("simulated_hr", {"data": {"dataset": "bidmc"}}, "reads the dataset simulated, not bidmc"),
         ("simulated_bp", {"model_options": {"time_stretch": 1.2}}, "labels of simulated_bp are no rates"),
         (

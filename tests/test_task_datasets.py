@@ -27,7 +27,7 @@ EXPECTED = {
     "uci_bp": (125, 5, 5, (40, 200)),
     "csn": (500, 10, 10, None),
     "physionet2017": (300, 9, 61, None),
-    "ptb-xl": (100, 10, 10, None),
+    "ptb_xl": (100, 10, 10, None),
 }
 
 

@@ -1,8 +1,11 @@
 """The table of tasks agrees with the contract, the builders and the metrics."""
 
+from dataclasses import replace
+
 import datasets
 import pytest
 
+from cmssl_hf import tasks
 from cmssl_hf.data.loading import load_dataset_builder
 from cmssl_hf.tasks import TASKS, get_task
 
@@ -17,7 +20,7 @@ PUBLIC = {
     "uci_bp": ("uci_bp", "ppg", "regression", 2),
     "csn": ("csn", "ecg", "multi_label_classification", 0),
     "physionet2017": ("physionet2017", "ecg", "single_label_classification", 0),
-    "ptb-xl": ("ptb_xl", "ecg", "multi_label_classification", 0),
+    "ptb_xl": ("ptb_xl", "ecg", "multi_label_classification", 0),
 }
 
 
@@ -52,5 +55,19 @@ def test_only_rates_scale_with_playing_speed():
 
 
 def test_unknown_task_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"Unknown task 'bidmc_bp'\. Tasks: bidmc_hr, .*ptb-xl"):
+    with pytest.raises(ValueError, match=r"Unknown task 'bidmc_bp'\. Tasks: bidmc_hr, .*ptb_xl"):
         get_task("bidmc_bp")
+
+
+def test_former_name_still_works_with_a_warning(caplog):
+    assert get_task("ptb-xl") is TASKS["ptb_xl"]
+    assert "The task ptb-xl is now called ptb_xl." in caplog.text
+
+
+def test_tasks_can_be_registered_but_not_replaced(monkeypatch):
+    monkeypatch.setattr(tasks, "TASKS", dict(TASKS))
+    mine = replace(TASKS["bidmc_hr"], name="my_hr", dataset="mine")
+    assert tasks.register_task(mine) is mine and get_task("my_hr") is mine
+    tasks.register_task(replace(mine))  # the same once more: a module that is imported twice
+    with pytest.raises(ValueError, match=r"There is another task called 'my_hr': Task.*dataset='mine'"):
+        tasks.register_task(replace(mine, dataset="other"))

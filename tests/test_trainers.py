@@ -556,7 +556,7 @@ TASKS_AND_LABELS = {
         "eval_kappa",
     ),
     "multi-label": (
-        get_task("ptb-xl"),
+        get_task("ptb_xl"),
         List(Value("float32")),
         4,
         lambda rng: (rng.random(4) < 0.5).astype(float).tolist(),

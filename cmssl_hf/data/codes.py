@@ -11,7 +11,7 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel
 
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
-from ..models.cpu_kernels import use_cpu_kernels
+from ..models.cpu_kernels import cpu_kernels
 from .augmentation import Augmentation
 from .batches import WindowBatch, WindowsCollator, input_values_to_numpy
 
@@ -105,16 +105,16 @@ def add_codes(
     channel_indices = [dataset_channels.index(channel) for channel in channels]
     fingerprint = Hasher.hash((dataset._fingerprint, "add_codes", channel_indices, model_fingerprint(tokenizer)))
     tokenizer.eval()
-    use_cpu_kernels(tokenizer)
-    tokenised = dataset.with_format("arrow").map(
-        _encode_batch,
-        batched=True,
-        batch_size=batch_size,
-        features=Features({"codes": List(code_type)}),
-        fn_kwargs={"channel_indices": channel_indices, "tokenizer": tokenizer},
-        new_fingerprint=fingerprint,
-        desc="Tokenising",
-    )
+    with cpu_kernels(tokenizer):
+        tokenised = dataset.with_format("arrow").map(
+            _encode_batch,
+            batched=True,
+            batch_size=batch_size,
+            features=Features({"codes": List(code_type)}),
+            fn_kwargs={"channel_indices": channel_indices, "tokenizer": tokenizer},
+            new_fingerprint=fingerprint,
+            desc="Tokenising",
+        )
     # Codes are a column of their own: the windows are not stored a second time.
     return concatenate_datasets([dataset, tokenised.with_format(None)], axis=1)
 

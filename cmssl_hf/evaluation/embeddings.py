@@ -13,7 +13,7 @@ from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
 from ..models.cmssl.modeling_cmssl_pieces import cut_into_pieces, join_pieces
 from ..models.cmssl.modeling_cmssl_pooling import power_shares
-from ..models.cpu_kernels import use_cpu_kernels
+from ..models.cpu_kernels import cpu_kernels
 
 
 #: Version of what is computed here; part of the key of what is kept on disk.
@@ -49,7 +49,6 @@ def embed_windows(
         with np.load(path) as file:
             return dict(file)
     encoder.eval()
-    use_cpu_kernels(encoder)
     rows = WindowsDataset(windows, ["input_values"])
     collate = WindowsCollator(encoder.config.patch_size)
     config = encoder.config
@@ -58,10 +57,11 @@ def embed_windows(
         piece_samples = max(1, round(piece_seconds * config.sampling_rate / config.patch_size)) * config.patch_size
     order = np.argsort(_lengths(windows), kind="stable")
     chunks: dict[str, list[np.ndarray]] = {"middle": [], "last": []}
-    for start in range(0, len(order), batch_size):
-        batch = collate(rows.__getitems__(order[start : start + batch_size]))
-        for layer, features in _embed(encoder, batch, spectrum, piece_samples).items():
-            chunks[layer].append(features)
+    with cpu_kernels(encoder):
+        for start in range(0, len(order), batch_size):
+            batch = collate(rows.__getitems__(order[start : start + batch_size]))
+            for layer, features in _embed(encoder, batch, spectrum, piece_samples).items():
+                chunks[layer].append(features)
     back = np.argsort(order)
     features = {layer: np.concatenate(parts)[back] for layer, parts in chunks.items()}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from transformers import AutoConfig, set_seed
 
+import cmssl_hf
+
 from ..baselines import CLASSICAL_FEATURES, CLASSICAL_METHODS
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
@@ -114,7 +116,9 @@ class TaskBenchmark:
         """The classical method's answer, or the classical features, of every window."""
         task = self.windows.task
         method = CLASSICAL_METHODS.get(task.classical_method) or CLASSICAL_FEATURES[task.classical_features]
-        path = self.work_dir / "classical" / f"{task.name}-{zlib.crc32(self.windows.fingerprint.encode()):08x}.npy"
+        # Another release of this package may compute them otherwise.
+        key = zlib.crc32(f"{self.windows.fingerprint} {method.__name__} {cmssl_hf.__version__}".encode())
+        path = self.work_dir / "classical" / f"{task.name}-{key:08x}.npy"
         if path.exists():
             return np.load(path)
         rows = self.windows.raw_windows.select_columns(["signal", "sampling_rate"]).with_format("numpy")

@@ -1,11 +1,12 @@
 """Faster routes through what decides the speed of these models on a CPU: linear layers, dropout and attention.
 
-The models themselves are plain torch; [`use_cpu_kernels`] replaces the forward pass of some of their modules. Each replacement
-computes the same up to rounding; dropout draws other random numbers of the same distribution. `docs/performance.md` has the
-measurements.
+The models themselves are plain torch. Inside [`cpu_kernels`] some of their modules belong to the classes below, which compute
+the same up to rounding; dropout draws other random numbers of the same distribution. `docs/performance.md` has the measurements.
 """
 
-from types import MethodType
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,31 +31,80 @@ _LEVELS = 65536
 _CODES_PER_BLOCK = 128
 
 
-def use_cpu_kernels(model: PreTrainedModel) -> None:
-    """Lets a model on a CPU take the faster routes, in training as in inference; a model elsewhere is left as it is.
+@contextlib.contextmanager
+def cpu_kernels(model: PreTrainedModel, mode: Literal["auto", "off"] = "auto") -> Iterator[None]:
+    """Lets a model on a CPU take the faster routes inside the block, in training as in inference.
 
-    Weights, their names and what the model computes stay the same. An attention other than the default is kept.
+    Weights and their names stay the same, and after the block so do the modules. An attention other than the default is kept.
+    A model that is copied or pickled inside the block keeps the routes; where torch lacks what one needs, it is not taken.
+
+    Args:
+        model: any model of this package; one that is not on a CPU is left as it is.
+        mode: `"off"` changes nothing.
     """
-    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if mode == "off" or model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        yield
         return
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.forward = MethodType(_linear_forward, module)
-        elif type(module) is nn.Dropout:
-            module.forward = MethodType(_dropout_forward, module)
-        elif isinstance(module, CMSSLCodebook):
-            module.most_similar = MethodType(_most_similar, module)
-        elif isinstance(module, CMSSLLayer):
-            module.feed_forward = MethodType(_feed_forward, module)
-    if model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(_ATTENTION)
+    # An operator of torch's compiler that is documented nowhere, and may be gone.
+    kernels = _KERNELS if hasattr(torch.ops.mkldnn, "_linear_pointwise") else {nn.Dropout: _Dropout}
+    changed = [(module, type(module)) for module in model.modules() if type(module) in kernels]
+    attention = model.config._attn_implementation
+    try:
+        for module, kind in changed:
+            module.__class__ = kernels[kind]
+        if attention == "sdpa":
+            model.set_attn_implementation(_ATTENTION)
+        yield
+    finally:
+        for module, kind in changed:
+            module.__class__ = kind
+        if attention == "sdpa":
+            model.set_attn_implementation(attention)
 
 
-def _linear_forward(module: nn.Module, input: torch.Tensor) -> torch.Tensor:
+class _Linear(nn.Linear):
     """fp32 products by oneDNN: MKL, which torch calls by itself, leaves AVX-512 of AMD processors unused."""
-    if not _takes_products_by_onednn(module.weight, input):
-        return nn.functional.linear(input, module.weight, module.bias)
-    return _Linear.apply(input, module.weight, module.bias)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not _takes_products_by_onednn(self.weight, input):
+            return super().forward(input)
+        return _LinearFunction.apply(input, self.weight, self.bias)
+
+
+class _Layer(CMSSLLayer):
+    """Without gradients the activation is computed where the product is, before it leaves the processor's cache."""
+
+    def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        fuses = not torch.is_grad_enabled() and not self.training and type(self.activation) is GELUActivation
+        if not fuses or not _takes_products_by_onednn(self.fc1.weight, hidden_states):
+            return super().feed_forward(hidden_states)
+        return self.fc2(_product(hidden_states, self.fc1.weight, self.fc1.bias, "gelu"))
+
+
+class _Codebook(CMSSLCodebook):
+    """The largest of each block of codes first: torch finds a maximum ten times faster than its index."""
+
+    def most_similar(self, latents: torch.Tensor) -> torch.Tensor:
+        num_codes = len(self.weight)
+        if num_codes % _CODES_PER_BLOCK or not _takes_products_by_onednn(self.weight, latents):
+            return super().most_similar(latents)
+        blocks = _product(latents, self.weight).view(len(latents), -1, _CODES_PER_BLOCK)
+        block = blocks.amax(-1).argmax(-1)
+        return block * _CODES_PER_BLOCK + blocks[torch.arange(len(latents)), block].argmax(-1)
+
+
+class _Dropout(nn.Dropout):
+    """Four 16-bit random numbers from each draw of 64 bits, and masks of one byte instead of four."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        drops = input.device.type == "cpu" and self.training and 0 < self.p < 1
+        if not drops or torch.compiler.is_compiling():
+            return super().forward(input)
+        keep, scale = _keep(input.shape, self.p)
+        return _DropoutFunction.apply(input, keep, scale)
+
+
+_KERNELS = {nn.Linear: _Linear, nn.Dropout: _Dropout, CMSSLLayer: _Layer, CMSSLCodebook: _Codebook}
 
 
 def _takes_products_by_onednn(weight: torch.Tensor, input: torch.Tensor) -> bool:
@@ -62,7 +112,7 @@ def _takes_products_by_onednn(weight: torch.Tensor, input: torch.Tensor) -> bool
     return on_cpu_in_float32 and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
-class _Linear(torch.autograd.Function):
+class _LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input, weight, bias):
         ctx.save_for_backward(input, weight)
@@ -92,32 +142,6 @@ def _product(input, weight, bias=None, activation="none"):
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, activation, [], "none")
 
 
-def _feed_forward(layer: CMSSLLayer, hidden_states: torch.Tensor) -> torch.Tensor:
-    """Without gradients the activation is computed where the product is, before it leaves the processor's cache."""
-    fuses = not torch.is_grad_enabled() and not layer.training and type(layer.activation) is GELUActivation
-    if not fuses or not _takes_products_by_onednn(layer.fc1.weight, hidden_states):
-        return CMSSLLayer.feed_forward(layer, hidden_states)
-    return layer.fc2(_product(hidden_states, layer.fc1.weight, layer.fc1.bias, "gelu"))
-
-
-def _most_similar(codebook: CMSSLCodebook, latents: torch.Tensor) -> torch.Tensor:
-    """The largest of each block of codes first: torch finds a maximum ten times faster than its index."""
-    num_codes = len(codebook.weight)
-    if num_codes % _CODES_PER_BLOCK or not _takes_products_by_onednn(codebook.weight, latents):
-        return CMSSLCodebook.most_similar(codebook, latents)
-    blocks = _product(latents, codebook.weight).view(len(latents), -1, _CODES_PER_BLOCK)
-    block = blocks.amax(-1).argmax(-1)
-    return block * _CODES_PER_BLOCK + blocks[torch.arange(len(latents)), block].argmax(-1)
-
-
-def _dropout_forward(module: nn.Dropout, input: torch.Tensor) -> torch.Tensor:
-    """Four 16-bit random numbers from each draw of 64 bits, and masks of one byte instead of four."""
-    if input.device.type != "cpu" or not module.training or not 0 < module.p < 1 or torch.compiler.is_compiling():
-        return nn.functional.dropout(input, module.p, module.training)
-    keep, scale = _keep(input.shape, module.p)
-    return _Dropout.apply(input, keep, scale)
-
-
 def _keep(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
     """A random mask, and the factor that keeps the mean: `p` is rounded to a multiple of 1 / 65536."""
     number = shape.numel()
@@ -133,7 +157,7 @@ def _masked(values: torch.Tensor, keep: torch.Tensor, scale: float) -> torch.Ten
     return keep.view(torch.int8).to(values.dtype).mul_(values).mul_(scale)
 
 
-class _Dropout(torch.autograd.Function):
+class _DropoutFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input, keep, scale):
         ctx.save_for_backward(keep)
@@ -166,11 +190,11 @@ def _attention_forward(
     if dropout > 0:
         keep, keep_scale = _keep(query.shape[:-1] + key.shape[-2:-1], dropout)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = _Attention.apply(query, key, value, attention_mask, scale, keep, keep_scale)
+    output = _AttentionFunction.apply(query, key, value, attention_mask, scale, keep, keep_scale)
     return output.transpose(1, 2).contiguous(), None
 
 
-class _Attention(torch.autograd.Function):
+class _AttentionFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, mask, scale, keep, keep_scale):
         # Products of many small matrices copy what is not contiguous, again for each.
@@ -212,5 +236,6 @@ def _softmax(scores):
     return scores.movedim(-1, 0).softmax(0).movedim(0, -1).contiguous()
 
 
+# A model that was pickled inside the block asks for it by name when it is loaded, which imports this module.
 AttentionInterface.register(_ATTENTION, _attention_forward)
 AttentionMaskInterface.register(_ATTENTION, sdpa_mask)

@@ -13,22 +13,24 @@ from transformers import AutoConfig, EvalPrediction, set_seed
 
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import add_codes, count_codes, model_fingerprint, with_augmented_copies
-from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig, CMSSLTokenizerConfig
+from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
-from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .arguments import DataArguments
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.provenance import run_of_model
-from .engine.run_folder import RunFolder, check_model_name, model_identity, training_identity
+from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
+from .pretraining import PretrainingArguments
 from .probes import probe_encoder
+from .stage import Stage, register_objective
 
 
 @dataclass(kw_only=True)
-class EncoderArguments(AugmentationArguments):
+class EncoderArguments(PretrainingArguments):
     """The encoder of stage 2 and the tokenizer it learns from.
 
     What changes all signals together (playing speed, gain, polarity) changes the tokens too, so it is done in copies of the
@@ -36,28 +38,15 @@ class EncoderArguments(AugmentationArguments):
     """
 
     tokenizer: str = field(metadata={"help": "Folder or Hub id of the tokenizer of stage 1."})
-    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
-    encoder_size: str | None = field(
-        default=None, metadata={"help": "Published size: `small`, `base` or `large`; `small` if left out."}
-    )
     augmented_copies: int = field(
         default=0,
         metadata={
             "help": "Copies of the training windows with `time_stretch`, `amplitude_jitter` and `polarity_flip`, tokenised anew."
         },
     )
-    config_overrides: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
-    )
 
     def __post_init__(self):
-        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
-        of_size = set(ENCODER_SIZES["small"])
-        if self.encoder_size is not None and of_size <= set(self.config_overrides):
-            raise ValueError(
-                f"`encoder_size` {self.encoder_size} does nothing, since `config_overrides` give all of it"
-                f" ({', '.join(sorted(of_size))}): leave one of them out."
-            )
+        super().__post_init__()
         changes_tokens = self.time_stretch > 1 or self.amplitude_jitter > 0 or self.polarity_flip > 0
         if changes_tokens != (self.augmented_copies > 0):
             raise ValueError(
@@ -217,20 +206,14 @@ def pretrain_encoder(
         coded = DatasetDict(
             {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in seen.items()}
         )
-    run = RunFolder(
-        training_arguments.output_dir,
-        {
-            "stage": "encoder",
-            "data": describe_data(splits, data_arguments),
-            "model": model_identity(config),
-            "training": training_identity(training_arguments),
-            "tokenizer": model_fingerprint(tokenizer),
-            "augmentation": {**vars(augmentation), "copies": encoder_arguments.augmented_copies},
-        },
-        provenance={"builds_on": run_of_model(encoder_arguments.tokenizer)},
+    run, checkpoint = ENCODER.open_run(
+        training_arguments,
+        config,
+        describe_data(splits, data_arguments),
+        builds_on=run_of_model(encoder_arguments.tokenizer),
+        tokenizer=model_fingerprint(tokenizer),
+        augmentation={**vars(augmentation), "copies": encoder_arguments.augmented_copies},
     )
-    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
-        checkpoint = run.open()
     columns = ["input_values", "codes"]
     trainer = EncoderTrainer(
         model=CMSSLEncoderForPreTraining(config),
@@ -264,11 +247,6 @@ def _load_tokenizer(name: str) -> CMSSLTokenizerModel:
 
 def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel) -> CMSSLEncoderConfig:
     inherited = {name: getattr(tokenizer.config, name) for name in ("sampling_rate", "codebook_size")}
-    channels = tuple(arguments.config_overrides.get("channels", (arguments.channel,)))
-    if channels != (arguments.channel,):
-        raise ValueError(
-            f"The encoder reads {arguments.channel}, but `config_overrides` ask for {' and '.join(channels)}."
-        )
     for name, value in inherited.items():
         wanted = arguments.config_overrides.get(name, value)
         if wanted != value:
@@ -287,3 +265,31 @@ def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel)
     return CMSSLEncoderConfig.from_size(
         arguments.encoder_size or "small", **{**fields, **inherited, **arguments.config_overrides}
     )
+
+
+ENCODER = register_objective(
+    "tokens",
+    Stage(
+        name="encoder",
+        label="stage 2",
+        learns="code prediction",
+        title="encoder of {signals} (CM-SSL, stage 2)",
+        method=(
+            "A transformer that reads one signal and was pre-trained, without labels, to name the code that a frozen tokenizer"
+            " gave to each patch (cross-modality self-supervised learning, CM-SSL, stage 2). It is made to be fine-tuned, or to"
+            " extract features."
+        ),
+        usage="""
+from transformers import pipeline
+
+name = ""
+extract = pipeline("physiological-signal-feature-extraction", model=name, trust_remote_code=True)
+
+# {arrays}: a 1-d array of any length, here at 125 Hz
+features = extract({{{items}, "sampling_rate": 125}})["value"]  # ({hidden_size},)
+""",
+        results_note="The cross-entropy stands beside that of always predicting the codes' frequencies in the training data.",
+        arguments=(EncoderArguments, DataArguments, EncoderTrainingArguments),
+        function=pretrain_encoder,
+    ),
+)

@@ -28,9 +28,10 @@ from .data import (
 )
 from .engine.arguments import StageArguments, refuse_idle
 from .engine.provenance import refuse_seen_test_subjects, run_of_model
-from .engine.run_folder import RANDOM_WEIGHTS, RunFolder, check_model_name, model_identity, training_identity
+from .engine.run_folder import RANDOM_WEIGHTS, check_model_name
 from .engine.trainer import StageTrainer
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
+from .stage import Stage, register_stage
 
 
 logger = logging.getLogger(__name__)
@@ -188,22 +189,16 @@ def finetune(
         config.class_weights = class_weights(train_labels, config.num_labels, task_arguments.balance_classes)
     augmentation = task_arguments.augmentation(config.sampling_rate, scales_labels=task.label_is_rate)
     model = _model(task_arguments, config)
-    run = RunFolder(
-        training_arguments.output_dir,
-        {
-            "stage": "finetuning",
-            "task": task.name,
-            "data": data,
-            "model": model_identity(config),
-            "training": training_identity(training_arguments),
-            "initialisation": _initialisation(task_arguments, model),
-            "freeze_encoder": task_arguments.freeze_encoder,
-            "augmentation": vars(augmentation),
-        },
-        provenance={"builds_on": run_of_model(task_arguments.model_name_or_path) if has_pretrained_weights else None},
+    run, checkpoint = FINETUNING.open_run(
+        training_arguments,
+        config,
+        data,
+        builds_on=run_of_model(task_arguments.model_name_or_path) if has_pretrained_weights else None,
+        task=task.name,
+        initialisation=_initialisation(task_arguments, model),
+        freeze_encoder=task_arguments.freeze_encoder,
+        augmentation=vars(augmentation),
     )
-    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
-        checkpoint = run.open()
     trainer = FinetuningTrainer(
         model=model,
         args=training_arguments,
@@ -391,3 +386,29 @@ def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoder
     if arguments.freeze_encoder:
         model.freeze_encoder()
     return model
+
+
+FINETUNING = register_stage(
+    Stage(
+        name="finetuning",
+        label="fine-tuned before",
+        learns="a task",
+        title="{predicted} from {signals} (CM-SSL, stage 3)",
+        method="A transformer that reads one signal, fine-tuned with labels (CM-SSL, stage 3). {initialisation}",
+        usage="""
+from transformers import pipeline
+
+name = ""
+predict = pipeline("{pipeline}", model=name, trust_remote_code=True)
+
+# {arrays}: a 1-d array of any length, here at 125 Hz
+answer = predict({{{items}, "sampling_rate": 125}})
+print(answer["value"], answer["usable_share"])
+for window in answer["windows"]:
+    print(window["start"], window["end"], window["value"])
+""",
+        results_note="",
+        arguments=(TaskArguments, DataArguments, FinetuningArguments),
+        function=finetune,
+    )
+)

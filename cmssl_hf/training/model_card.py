@@ -1,4 +1,7 @@
-"""Model cards, written from what a run has recorded and from nothing else."""
+"""Model cards, written from what a run has recorded and from nothing else.
+
+What differs between stages, a card takes from its [`Stage`], and the results of a test from the task, where the run has one.
+"""
 
 import math
 from collections.abc import Iterator
@@ -14,63 +17,8 @@ from ..models.cmssl.hub_cmssl import name_model
 from ..tasks import Task, get_task
 from .engine.run_folder import RANDOM_WEIGHTS, read_run
 from .results import result_table
+from .stage import Stage, get_stage
 
-
-_TITLES = {
-    "tokenizer": "tokenizer of {signals} (CM-SSL, stage 1)",
-    "encoder": "encoder of {signals} (CM-SSL, stage 2)",
-    "finetuning": "{predicted} from {signals} (CM-SSL, stage 3)",
-}
-
-_METHODS = {
-    "tokenizer": (
-        "A vector-quantised autoencoder that gives one code of a joint vocabulary to each patch of synchronous signals. It is"
-        " the first stage of cross-modality self-supervised learning (CM-SSL): encoders of one signal then learn to name its"
-        " codes."
-    ),
-    "encoder": (
-        "A transformer that reads one signal and was pre-trained, without labels, to name the code that a frozen tokenizer"
-        " gave to each patch (cross-modality self-supervised learning, CM-SSL, stage 2). It is made to be fine-tuned, or to"
-        " extract features."
-    ),
-    "finetuning": "A transformer that reads one signal, fine-tuned with labels (CM-SSL, stage 3). {initialisation}",
-}
-
-_USAGE = {
-    "tokenizer": """
-from transformers import AutoFeatureExtractor, AutoModel
-
-name = ""
-feature_extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True)
-tokenizer = AutoModel.from_pretrained(name, trust_remote_code=True)
-
-# {arrays}: synchronous 1-d arrays, here at 125 Hz
-inputs = feature_extractor({arguments}, sampling_rate=125, return_tensors="pt")
-codes = tokenizer.encode(**inputs)  # (batch, patches)
-signals = tokenizer.decode(codes)  # (batch, channels, samples)
-""",
-    "encoder": """
-from transformers import pipeline
-
-name = ""
-extract = pipeline("physiological-signal-feature-extraction", model=name, trust_remote_code=True)
-
-# {arrays}: a 1-d array of any length, here at 125 Hz
-features = extract({{{items}, "sampling_rate": 125}})["value"]  # ({hidden_size},)
-""",
-    "finetuning": """
-from transformers import pipeline
-
-name = ""
-predict = pipeline("{pipeline}", model=name, trust_remote_code=True)
-
-# {arrays}: a 1-d array of any length, here at 125 Hz
-answer = predict({{{items}, "sampling_rate": 125}})
-print(answer["value"], answer["usable_share"])
-for window in answer["windows"]:
-    print(window["start"], window["end"], window["value"])
-""",
-}
 
 _LIMITS = """\
 For research. **This is not a medical device**: it must not be used to diagnose, treat or monitor patients, and no regulator has
@@ -106,13 +54,12 @@ def model_card(run: dict[str, Any], name: str) -> ModelCard:
         run: content of `run.json`.
         name: Hub id or folder of the model.
     """
-    stage = run["identity"]["stage"]
     data = [describe_training_data(description) for description in _chain(run)]
     metadata = ModelCardData(
         library_name="transformers",
         license="other" if any(map(forbids_commercial_use, data)) else "apache-2.0",
         license_name="terms-of-the-training-data" if any(map(forbids_commercial_use, data)) else None,
-        pipeline_tag=None if stage == "finetuning" else "feature-extraction",
+        pipeline_tag=None if _task(run) else "feature-extraction",
         tags=_tags(run),
         model_name=Path(name).name,
         eval_results=list(_eval_results(run)),
@@ -146,28 +93,33 @@ def _signals(run: dict[str, Any]) -> str:
     return " and ".join(channel.upper() for channel in run["identity"]["model"]["channels"])
 
 
-def _task(run: dict[str, Any]) -> Task:
-    return get_task(run["identity"]["task"])
+def _stage(run: dict[str, Any]) -> Stage:
+    return get_stage(run["identity"]["stage"])
+
+
+def _task(run: dict[str, Any]) -> Task | None:
+    """What the model was fine-tuned for and tested on; `None` for a pre-trained one."""
+    return get_task(run["identity"]["task"]) if "task" in run["identity"] else None
 
 
 def _pipeline(task: Task) -> str:
+    """The pipeline that answers with a model of the task."""
     kind = "regression" if task.problem_type == "regression" else "classification"
     return f"physiological-signal-{kind}"
 
 
 def _tags(run: dict[str, Any]) -> list[str]:
     tags = ["cm-ssl", "physiological-signals", "self-supervised-learning", *run["identity"]["model"]["channels"]]
-    if run["identity"]["stage"] == "finetuning":
-        tags += [_pipeline(_task(run)), _task(run).name]
+    if task := _task(run):
+        tags += [_pipeline(task), task.name]
     return tags
 
 
 def _title(run: dict[str, Any]) -> str:
-    stage = run["identity"]["stage"]
-    predicted = None
-    if stage == "finetuning":
-        predicted = " and ".join(_task(run).label_names).replace("_", " ") or _task(run).name
-    title = _TITLES[stage].format(signals=_signals(run), predicted=predicted)
+    task, predicted = _task(run), None
+    if task:
+        predicted = " and ".join(task.label_names).replace("_", " ") or task.name
+    title = _stage(run).title.format(signals=_signals(run), predicted=predicted)
     return title[0].upper() + title[1:]
 
 
@@ -181,26 +133,24 @@ def _method(run: dict[str, Any]) -> str:
         initialisation = "It started from weights of whose training nothing is recorded."
     if identity.get("freeze_encoder"):
         initialisation += " The encoder was frozen; only the head was trained."
-    return _METHODS[identity["stage"]].format(initialisation=initialisation)
+    return _stage(run).method.format(initialisation=initialisation)
 
 
 def _stages_before(run: dict[str, Any]) -> str:
-    names = {"tokenizer": "stage 1", "encoder": "stage 2", "finetuning": "fine-tuned before"}
-    earlier = [f"{names[data['stage']]}: {data['dataset']}" for data in _chain(run.get("builds_on"))]
+    earlier = [f"{get_stage(data['stage']).label}: {data['dataset']}" for data in _chain(run.get("builds_on"))]
     return "; ".join(earlier)
 
 
 def _usage(run: dict[str, Any]) -> str:
-    identity = run["identity"]
-    channels = identity["model"]["channels"]
+    model, task = run["identity"]["model"], _task(run)
     return (
-        _USAGE[identity["stage"]]
-        .format(
-            arrays=" and ".join(f"`{channel}`" for channel in channels),
-            arguments=", ".join(f"{channel}={channel}" for channel in channels),
-            items=", ".join(f'"{channel}": {channel}' for channel in channels),
-            hidden_size=identity["model"].get("hidden_size"),
-            pipeline=_pipeline(_task(run)) if identity["stage"] == "finetuning" else None,
+        _stage(run)
+        .usage.format(
+            arrays=" and ".join(f"`{channel}`" for channel in model["channels"]),
+            arguments=", ".join(f"{channel}={channel}" for channel in model["channels"]),
+            items=", ".join(f'"{channel}": {channel}' for channel in model["channels"]),
+            hidden_size=model.get("hidden_size"),
+            pipeline=_pipeline(task) if task else None,
         )
         .strip()
     )
@@ -227,8 +177,7 @@ def _model_table(run: dict[str, Any]) -> str:
         "heads": model["num_attention_heads"],
         "codebook": f"{model['codebook_size']:,} codes",
     }
-    if run["identity"]["stage"] == "finetuning":
-        task = _task(run)
+    if task := _task(run):
         labels = list((model.get("id2label") or {}).values())
         rows["codebook"] = None
         rows["answers"] = ", ".join(labels) + (f" ({task.unit})" if task.unit else "")
@@ -273,7 +222,7 @@ def _inline(values: dict[str, Any]) -> str:
 
 def _leak_notes(run: dict[str, Any], data: list[TrainingData]) -> Iterator[str]:
     yield "No subject is in two splits of a dataset."
-    if run["identity"]["stage"] == "finetuning":
+    if _task(run):
         if run.get("builds_on") is not None:
             yield "No test subject, by dataset and identifier, was in the training or validation data of an earlier stage."
         elif run["identity"].get("initialisation") not in (*ENCODER_SIZES, RANDOM_WEIGHTS):
@@ -288,9 +237,9 @@ def _leak_notes(run: dict[str, Any], data: list[TrainingData]) -> Iterator[str]:
 
 
 def _results_section(run: dict[str, Any]) -> str:
-    if run["identity"]["stage"] == "finetuning":
+    if task := _task(run):
         test = run["identity"]["data"]["splits"]["test"]
-        table = result_table(_task(run), run["results"])
+        table = result_table(task, run["results"])
         return (
             f"{test['num_windows']:,} windows of {len(test['subjects'])} test subjects, tested once with the checkpoint that was"
             f" best on the validation subjects (one run, seed {run['identity']['training']['seed']}; several seeds were not"
@@ -306,12 +255,7 @@ def _results_section(run: dict[str, Any]) -> str:
         for name, value in metrics.items()
         if not name.endswith(("runtime", "per_second", "epoch"))
     }
-    note = {
-        "tokenizer": "Explained variance is of what the codes alone let the decoder reconstruct. Perplexity is that of the codes'"
-        " frequencies: how many codes are in use as if evenly.",
-        "encoder": "The cross-entropy stands beside that of always predicting the codes' frequencies in the training data.",
-    }
-    return f"On the validation subjects:\n\n{_table(rows)}\n\n{note[run['identity']['stage']]}"
+    return f"On the validation subjects:\n\n{_table(rows)}\n\n{_stage(run).results_note}"
 
 
 def _training_section(run: dict[str, Any]) -> str:
@@ -333,15 +277,13 @@ def _eval_results(run: dict[str, Any]) -> Iterator[EvalResult]:
     """Entries of the `model-index`: test metrics of a fine-tuned model, validation metrics of a pre-trained one."""
     identity = run["identity"]
     data = identity["data"]
-    if identity["stage"] == "finetuning":
-        task = _task(run)
+    if task := _task(run):
         # The model's own row; the others are baselines and stand in the text.
         metrics, split = next(iter(run["results"].values())), "test"
         task_type, task_name = _pipeline(task), task.name
     else:
         metrics = {name.removeprefix("eval_"): value for name, value in run["results"].items()}
-        split, task_type = "validation", "feature-extraction"
-        task_name = {"tokenizer": "reconstruction", "encoder": "code prediction"}[identity["stage"]]
+        split, task_type, task_name = "validation", "feature-extraction", _stage(run).learns
     entry = describe_training_data(data)
     for name, value in _numbers(metrics).items():
         if name.endswith(("runtime", "per_second", "epoch")):

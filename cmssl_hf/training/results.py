@@ -125,3 +125,29 @@ def spread_table(results: Mapping[tuple[str, str], Sequence[Mapping[str, float]]
         }
         rows.append({"task": task_name, "model": row, "seeds": len(runs), **cells})
     return pd.DataFrame(rows).fillna("").to_markdown(index=False)
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Markdown table of the validation metrics of a stage, those about its speed left out."""
+    rows = {
+        name.removeprefix("eval_").replace("_", " "): value
+        for name, value in metrics.items()
+        if not name.endswith(("_runtime", "_per_second", "epoch"))
+    }
+    return pd.DataFrame({"validation": rows.keys(), "": rows.values()}).to_markdown(index=False, floatfmt=".4g")
+
+
+def where_things_are(folder: str | Path) -> str:
+    """Where the model of a finished run is, and what else is in its folder: a line each."""
+    folder = Path(folder)
+    kinds = {
+        "model": [folder],
+        "card": [folder / "README.md"],
+        "figures": sorted(folder.glob("*.png")),
+        "predictions": [folder / "predictions.csv"],
+        "logs": sorted(folder.glob("**/events.out.tfevents.*"))[:1],
+    }
+    found = {kind: [path for path in paths if path.exists()] for kind, paths in kinds.items()}
+    if found["logs"]:
+        found["logs"] = [found["logs"][0].parent]
+    return "\n".join(f"{kind + ':':13}{', '.join(map(str, paths))}" for kind, paths in found.items() if paths)

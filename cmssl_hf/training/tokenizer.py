@@ -16,9 +16,9 @@ from .arguments import AugmentationArguments, DataArguments, parse_config_overri
 from .codebook import CodebookCollapseCallback, initialize_codebook, revive_codes
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments, refuse_idle
-from .engine.run_folder import RunFolder, model_identity, training_identity
 from .engine.trainer import StageTrainer
 from .reconstruction import codebook_metrics, reconstruction_metrics, reconstruction_report, reconstruction_statistics
+from .stage import Stage, register_stage
 
 
 @dataclass(kw_only=True)
@@ -238,18 +238,9 @@ def pretrain_tokenizer(
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     augmentation = tokenizer_arguments.augmentation(config.sampling_rate)
-    run = RunFolder(
-        training_arguments.output_dir,
-        {
-            "stage": "tokenizer",
-            "data": describe_data(splits, data_arguments),
-            "model": model_identity(config),
-            "training": training_identity(training_arguments),
-            "augmentation": vars(augmentation),
-        },
+    run, checkpoint = TOKENIZER.open_run(
+        training_arguments, config, describe_data(splits, data_arguments), augmentation=vars(augmentation)
     )
-    with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
-        checkpoint = run.open()
     trainer = TokenizerTrainer(
         model=CMSSLTokenizerModel(config),
         args=training_arguments,
@@ -263,3 +254,36 @@ def pretrain_tokenizer(
     metrics = trainer.run(run, checkpoint)
     trainer.publish()
     return metrics
+
+
+TOKENIZER = register_stage(
+    Stage(
+        name="tokenizer",
+        label="stage 1",
+        learns="reconstruction",
+        title="tokenizer of {signals} (CM-SSL, stage 1)",
+        method=(
+            "A vector-quantised autoencoder that gives one code of a joint vocabulary to each patch of synchronous signals. It is"
+            " the first stage of cross-modality self-supervised learning (CM-SSL): encoders of one signal then learn to name its"
+            " codes."
+        ),
+        usage="""
+from transformers import AutoFeatureExtractor, AutoModel
+
+name = ""
+feature_extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True)
+tokenizer = AutoModel.from_pretrained(name, trust_remote_code=True)
+
+# {arrays}: synchronous 1-d arrays, here at 125 Hz
+inputs = feature_extractor({arguments}, sampling_rate=125, return_tensors="pt")
+codes = tokenizer.encode(**inputs)  # (batch, patches)
+signals = tokenizer.decode(codes)  # (batch, channels, samples)
+""",
+        results_note=(
+            "Explained variance is of what the codes alone let the decoder reconstruct. Perplexity is that of the codes'"
+            " frequencies: how many codes are in use as if evenly."
+        ),
+        arguments=(TokenizerArguments, DataArguments, TokenizerTrainingArguments),
+        function=pretrain_tokenizer,
+    )
+)

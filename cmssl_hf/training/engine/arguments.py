@@ -53,6 +53,13 @@ class StageArguments(TrainingArguments):
     layerwise_lr_decay: float = field(
         default=1.0, metadata={"help": "Each layer of the encoder learns this much slower than the one above it."}
     )
+    cpu_kernels: str = field(
+        default="auto",
+        metadata={
+            "help": "`auto`: on a CPU, faster routes through the model, see `cmssl_hf.models.cpu_kernels`; `off`: plain torch.",
+            "choices": ["auto", "off"],
+        },
+    )
 
     def __post_init__(self):
         # Launched processes on a machine without accelerator find each other only if they are told that there is none.

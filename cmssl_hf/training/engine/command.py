@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from .termination import RunTerminated
 
 
 _REFUSALS = (ValueError, OSError, StrictDataclassError, DivergedError)
+
+#: What other libraries say to each other, by the beginning of the message.
+_NOT_FOR_USERS = ("`broadcast_buffers` is deprecated",)
 
 
 @contextlib.contextmanager
@@ -44,31 +48,34 @@ def orderly_end() -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
-def run_command(stage: Callable[..., dict], dataclass_types: Sequence[type]) -> tuple[tuple[Any, ...], dict | None]:
+def run_command(
+    function: Callable[..., dict[str, Any]], argument_types: Sequence[type], arguments: Sequence[str] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
     """Reads the command line and runs a stage.
 
     Args:
-        stage: called with one instance of each dataclass.
-        dataclass_types: see `parse_arguments`; a `TrainingArguments` among them.
+        function: called with one instance of each dataclass.
+        argument_types: see `parse_arguments`; a `TrainingArguments` among them.
+        arguments: those of the command line if left out.
 
     Returns:
         The arguments, and the results on the main process (`None` on the others).
     """
     with orderly_end():
-        arguments = parse_arguments(dataclass_types)
-        return arguments, run_stage(stage, *arguments)
+        parsed = parse_arguments(argument_types, arguments)
+        return parsed, run_stage(function, *parsed)
 
 
-def run_stage(stage: Callable[..., dict], *arguments: Any) -> dict | None:
+def run_stage(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any] | None:
     """Runs a stage with logging and returns its results on the main process, `None` on the others.
 
     Args:
-        stage: called with `arguments`.
+        function: called with `arguments`.
         arguments: dataclasses, a `TrainingArguments` among them.
     """
     training_arguments = next(a for a in arguments if isinstance(a, TrainingArguments))
     _log_to_stderr(training_arguments)
-    results = stage(*arguments)
+    results = function(*arguments)
     return results if training_arguments.process_index == 0 else None
 
 
@@ -81,3 +88,7 @@ def _log_to_stderr(arguments: TrainingArguments) -> None:
         package_logger.addHandler(handler)
     package_logger.setLevel(level)
     transformers_logging.set_verbosity(level)
+    # Each checkpoint would draw bars of its own through that of the training.
+    transformers_logging.disable_progress_bar()
+    for beginning in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=beginning)

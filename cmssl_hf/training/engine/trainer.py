@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from huggingface_hub import upload_folder
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
-from ...models.cpu_kernels import use_cpu_kernels
+from ...models.cpu_kernels import cpu_kernels
 from ..model_card import write_model_card
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
+from .progress import Progress
 from .run_folder import RunFolder
 from .termination import TerminationCallback
 from .window_order import SharedWindowsTrainer
@@ -31,8 +32,9 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-        if self.args.device.type == "cpu":
-            use_cpu_kernels(self.model)
+        for theirs in (ProgressCallback, PrinterCallback):
+            self.remove_callback(theirs)
+        self.add_callback(Progress)
         self.add_callback(_Epochs)
         self.add_callback(_LogBeforeSaving)
         self._divergence = DivergenceCallback(delay=0 if self.args.device.type == "cpu" else 1)
@@ -72,7 +74,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
                 self.train(resume_from_checkpoint=checkpoint)
         metrics = self.evaluate()
         if self.is_world_process_zero():
-            metrics.update(self.report(folder.path))
+            with cpu_kernels(self.model, self.args.cpu_kernels):
+                metrics.update(self.report(folder.path))
         # Saving as users do would already push, before there are results for the model card.
         self.save_model(_internal_call=True)
         self.save_state()
@@ -84,6 +87,14 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     def report(self, folder: Path) -> dict[str, float]:
         """Further validation metrics of the best model, with the prefix `eval_`, and figures in `folder`."""
         return {}
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        with cpu_kernels(self.model, self.args.cpu_kernels):
+            return super().train(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        with cpu_kernels(self.model, self.args.cpu_kernels):
+            return super().evaluation_loop(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)

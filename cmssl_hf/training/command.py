@@ -1,0 +1,65 @@
+"""The commands of the stages: extensions, the objective, the run, and a short report of it."""
+
+import argparse
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..extensions import import_extensions
+from ..tasks import get_task
+from .engine.command import orderly_end, run_command
+from .results import metrics_table, result_table, verdict, where_things_are
+from .stage import Stage, get_objective
+
+
+#: The objective of encoder pre-training that the method is named after.
+DEFAULT_OBJECTIVE = "tokens"
+
+
+def command(stage: Stage | Callable[[Sequence[str]], Stage], arguments: Sequence[str] | None = None) -> None:
+    """Runs a stage by the arguments of the command line and prints what came of it.
+
+    Args:
+        stage: the stage, or a function that chooses it by the arguments.
+        arguments: those of the command line if left out.
+    """
+    with orderly_end():
+        others = import_extensions(sys.argv[1:] if arguments is None else arguments)
+        chosen = stage if isinstance(stage, Stage) else stage(others)
+    parsed, results = run_command(chosen.function, chosen.arguments, others)
+    if results is not None:
+        print(f"\n{report(parsed, results)}")
+
+
+def chosen_objective(arguments: Sequence[str]) -> Stage:
+    """The stage of the objective that `--objective`, or a YAML file among the arguments, names.
+
+    Raises:
+        ValueError: if there is no such objective.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--objective", default=DEFAULT_OBJECTIVE)
+    for file in map(Path, itertools.takewhile(lambda argument: not argument.startswith("-"), arguments)):
+        # A file that cannot be read is refused where all of it is read.
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and "objective" in content:
+                parser.set_defaults(objective=content["objective"])
+    return get_objective(parser.parse_known_args(list(arguments))[0].objective)
+
+
+def report(arguments: Sequence[Any], results: dict[str, Any]) -> str:
+    """What a command ends with: a table of results, and where everything is.
+
+    Args:
+        arguments: instances of the stage's dataclasses, that of the training last.
+        results: of the stage.
+    """
+    task = next((get_task(a.task) for a in arguments if hasattr(a, "task")), None)
+    table = f"{result_table(task, results)}\n\n{verdict(task, results)}" if task else metrics_table(results)
+    return f"{table}\n\n{where_things_are(arguments[-1].output_dir)}"

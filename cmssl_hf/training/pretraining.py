@@ -1,0 +1,122 @@
+"""Pre-training an encoder with any objective that needs nothing but the one signal it reads."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import EvalPrediction, PreTrainedModel, set_seed
+
+from ..data.batches import WindowsCollator, WindowsDataset
+from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
+from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .data import describe_data, load_stage_data, median_window_seconds
+from .engine.arguments import StageArguments
+from .engine.trainer import StageTrainer
+from .stage import Stage
+
+
+@dataclass(kw_only=True)
+class PretrainingArguments(AugmentationArguments):
+    """The encoder that is pre-trained, with whatever objective."""
+
+    objective: str = field(
+        default="tokens", metadata={"help": "What is learnt without labels: `tokens`, or one of your own."}
+    )
+    channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
+    encoder_size: str | None = field(
+        default=None, metadata={"help": "Published size: `small`, `base` or `large`; `small` if left out."}
+    )
+    config_overrides: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
+    )
+
+    def __post_init__(self):
+        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        of_size = set(ENCODER_SIZES["small"])
+        if self.encoder_size is not None and of_size <= set(self.config_overrides):
+            raise ValueError(
+                f"`encoder_size` {self.encoder_size} does nothing, since `config_overrides` give all of it"
+                f" ({', '.join(sorted(of_size))}): leave one of them out."
+            )
+        channels = tuple(self.config_overrides.get("channels", (self.channel,)))
+        if channels != (self.channel,):
+            raise ValueError(
+                f"The encoder reads {self.channel}, but `config_overrides` ask for {' and '.join(channels)}: give `channel`."
+            )
+
+
+class LossTrainer(StageTrainer):
+    """For models whose output holds a `loss` that the input alone decides; validation knows its mean over windows."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+
+    def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        per_window = loss.detach().expand(len(inputs["input_values"]))
+        # `Trainer` computes metrics where there are labels.
+        return loss.detach(), per_window, per_window
+
+    def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
+        return {"loss_per_window": float(evaluation.predictions.mean())}
+
+
+def pretrain_one_signal(
+    stage: Stage,
+    model_class: type[PreTrainedModel],
+    arguments: PretrainingArguments,
+    data_arguments: DataArguments,
+    training_arguments: StageArguments,
+    **decisive: Any,
+) -> dict[str, Any]:
+    """The whole of such a stage: trains on the training split and validates on the validation split; test subjects are not
+    touched. The run's folder is like that of the other stages.
+
+    Args:
+        stage: registered by `register_objective`.
+        model_class: of a model that has the encoder as its `encoder`, takes a `CMSSLEncoderConfig`, and whose
+            `forward(input_values, attention_mask=None)` returns an output with a `loss`.
+        arguments: which encoder, and how training windows are changed.
+        data_arguments: which data.
+        training_arguments: how it is trained.
+        decisive: what else makes this another run than one with other values.
+
+    Returns:
+        Validation metrics of the best checkpoint.
+
+    Raises:
+        ValueError: if the data lack the signal.
+    """
+    set_seed(training_arguments.seed)
+    data_arguments.check_for_pretraining()
+    config = CMSSLEncoderConfig.from_size(
+        arguments.encoder_size or "small", **{"channels": (arguments.channel,), **arguments.config_overrides}
+    )
+    feature_extractor = CMSSLFeatureExtractor(
+        channels=config.channels,
+        sampling_rate=config.sampling_rate,
+        patch_size=config.patch_size,
+        do_band_pass=data_arguments.do_band_pass is not False,
+    )
+    splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
+    config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
+    augmentation = arguments.augmentation(config.sampling_rate)
+    run, checkpoint = stage.open_run(
+        training_arguments, config, describe_data(splits, data_arguments), augmentation=vars(augmentation), **decisive
+    )
+    trainer = LossTrainer(
+        model=model_class(config),
+        args=training_arguments,
+        data_collator=WindowsCollator(config.patch_size),
+        train_dataset=WindowsDataset(
+            splits["train"], ["input_values"], augmentation=augmentation, seed=training_arguments.seed
+        ),
+        eval_dataset=WindowsDataset(splits["validation"], ["input_values"]),
+        processing_class=feature_extractor,
+    )
+    metrics = trainer.run(run, checkpoint)
+    trainer.publish()
+    return metrics
