@@ -120,7 +120,8 @@ class WindowBatch:
 
 
 class WindowsDataset(TorchDataset):
-    """Map-style dataset that hands whole batches of rows to [`WindowsCollator`].
+    """Map-style dataset that hands whole batches of rows to [`WindowsCollator`], also in a plain `transformers.Trainer` with
+    `remove_unused_columns=False`.
 
     Args:
         dataset: dataset with a column `input_values` and those that the collator reads.
