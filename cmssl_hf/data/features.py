@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -181,7 +182,7 @@ def _extract_usable(
     number = len(next(iter(signals.values())))
     try:
         # A single window not in a list, so that the message does not speak of a batch.
-        batch = {channel: rows[0] if number == 1 else rows for channel, rows in signals.items()}
+        batch: dict[str, Any] = {channel: rows[0] if number == 1 else rows for channel, rows in signals.items()}
         return list(feature_extractor(**batch, sampling_rate=sampling_rate, padding=False)["input_values"])
     except ValueError as error:
         if number == 1:
