@@ -8,7 +8,6 @@ the same command share the work. Tasks whose data are not given, and rows whose 
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cmssl_hf.evaluation.report import REPORT_FILE, write_report
 from cmssl_hf.evaluation.results_store import ResultsStore
 from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
 from cmssl_hf.tasks import get_task
+from cmssl_hf.training.engine.arguments import parse_options
 from cmssl_hf.training.engine.command import orderly_end
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     disable_progress_bars()
     with orderly_end():
         plan = read_plan(options.config)
-        folders = dict(entry.split("=", 1) for entry in options.data_dir)
+        folders = parse_options(options.data_dir, as_text=True)
         skipped = [name for name in plan.tasks if get_task(name).dataset not in {*folders, "simulated"}]
         plan.tasks = {name: task_plan for name, task_plan in plan.tasks.items() if name not in skipped}
         if skipped:
@@ -76,10 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/benchmark_tasks")
     parser.add_argument("--cache_dir", help="for prepared data")
     parser.add_argument("--report_only", action="store_true", help="write the report from what is finished")
-    options = parser.parse_args()
-    if any("=" not in entry for entry in options.data_dir):
-        sys.exit("error: `--data_dir` takes DATASET=FOLDER.")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.building.ecg_recordings import LEADS
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
 from cmssl_hf.signals import detect_pulse_peaks, detect_r_peaks, heart_rate_from_beats
 from cmssl_hf.tasks import TASKS
+from cmssl_hf.training.engine.arguments import parse_options
 
 
 # Of longer recordings the figure shows the beginning.
@@ -182,11 +182,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if malformed := [option for option in options.option if "=" not in option]:
         parser.error(f"--option takes NAME=VALUE, not {malformed[0]!r}")
-    builder_options = {
-        name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in options.option)
-    }
     builder = load_dataset_builder(
-        options.dataset, options.config_name, data_dir=options.data_dir, cache_dir=options.cache_dir, **builder_options
+        options.dataset,
+        options.config_name,
+        data_dir=options.data_dir,
+        cache_dir=options.cache_dir,
+        **parse_options(options.option),
     )
     builder.download_and_prepare(num_proc=options.num_proc)
     print(describe(builder))

@@ -3,15 +3,16 @@
     accelerate launch scripts/run_finetuning.py -m "runs/encoder small" -e "bidmc_hr bidmc_rr" --seeds 0 1 2 \
         --data_dir <folder of the release> --output_dir runs/finetuning
 
-A model is a folder or Hub id of an encoder, or a published size to start from random weights. Every other flag is one of
-`scripts/finetune.py` and holds for all runs. A combination that is already finished is not run again, and keeps its best
-model but no checkpoints.
+A model is a folder or Hub id of an encoder, or a published size (small, base, large) to start from random weights. Every other
+flag is one of `scripts/finetune.py` and holds for all runs. A combination that is already finished is not run again, and keeps
+its best model but no checkpoints.
 """
 
 import argparse
 import re
 from pathlib import Path
 
+from cmssl_hf.models.cmssl.configuration_cmssl import ENCODER_SIZES
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.engine.arguments import parse_arguments
@@ -41,7 +42,7 @@ def main() -> None:
                         [
                             options.config,
                             *flags,
-                            *("--task", task.name, "--model_name_or_path", model, "--seed", str(seed)),
+                            *("--task", task.name, *_source(model), "--seed", str(seed)),
                             *(
                                 "--output_dir",
                                 str(folder),
@@ -58,6 +59,11 @@ def main() -> None:
                         results.setdefault((task.name, row), []).append(metrics)
     if results:
         print(spread_table(results))
+
+
+def _source(model: str) -> tuple[str, ...]:
+    is_size = model in ENCODER_SIZES and not Path(model).is_dir()
+    return ("--from_scratch" if is_size else "--model_name_or_path", model)
 
 
 if __name__ == "__main__":
