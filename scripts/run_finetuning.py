@@ -15,9 +15,9 @@ from pathlib import Path
 from cmssl_hf.models.cmssl.configuration_cmssl import ENCODER_SIZES
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.engine.arguments import parse_arguments
 from cmssl_hf.training.engine.checkpoints import remove_checkpoints
 from cmssl_hf.training.engine.command import orderly_end, run_stage
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
 from cmssl_hf.training.results import spread_table
 

@@ -20,7 +20,8 @@ from transformers import TrainingArguments
 
 from cmssl_hf.models.cmssl.modeling_cmssl_layers import CMSSLLayer
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.engine.arguments import StageArguments, parse_arguments
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 
 

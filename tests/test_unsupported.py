@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.engine.arguments import StageArguments, parse_arguments
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.engine.unsupported import REFUSED
 from cmssl_hf.training.finetuning import FinetuningArguments
 

@@ -23,11 +23,39 @@ from .subjects import cross_validation_fold
 
 _BUILDERS = "cmssl_hf.dataset_builders"
 
+_REGISTERED: dict[str, type[SignalDatasetBuilder]] = {}
+
+
+def register_dataset(name: str, builder_class: type[SignalDatasetBuilder]) -> type[SignalDatasetBuilder]:
+    """Makes a builder from outside this package known to `load_dataset` and so to every command.
+
+    Raises:
+        ValueError: if another dataset has the name.
+    """
+    if name in _names_of_builders() or _REGISTERED.setdefault(name, builder_class) is not builder_class:
+        raise ValueError(f"There is another dataset called {name!r}.")
+    return builder_class
+
 
 def dataset_names() -> list[str]:
     """Names of the datasets that `load_dataset` knows."""
+    return sorted({*_names_of_builders(), *_REGISTERED})
+
+
+def _names_of_builders() -> list[str]:
     package = importlib.import_module(_BUILDERS)
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
+
+
+def _builder_class(name: str) -> type[SignalDatasetBuilder]:
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    module = importlib.import_module(f"{_BUILDERS}.{name}.{name}")
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, SignalDatasetBuilder) and value.__module__ == module.__name__
+    )
 
 
 def load_dataset(
@@ -109,12 +137,7 @@ def load_dataset_builder(
     names = dataset_names()
     if name not in names:
         raise ValueError(f"There is no dataset {name!r}; the datasets are {', '.join(names)}.")
-    module = importlib.import_module(f"{_BUILDERS}.{name}.{name}")
-    builder_class = next(
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, SignalDatasetBuilder) and value.__module__ == module.__name__
-    )
+    builder_class = _builder_class(name)
     _check_options(name, builder_class.BUILDER_CONFIG_CLASS, builder_kwargs)
     if data_dir is not None:
         data_dir = str(Path(data_dir).expanduser().resolve())
