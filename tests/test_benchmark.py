@@ -1,10 +1,10 @@
-"""`scripts/benchmark.py` runs through and leaves results, figures and a table."""
+"""`scripts/speed/benchmark.py` runs through and leaves results, figures and a table."""
 
 import json
 
 import pytest
 from benchmark import main
-from benchmark_report import ratio, write_between_markers
+from tables_and_figures import ratio, write_between_markers
 
 
 @pytest.mark.long

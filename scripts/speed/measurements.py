@@ -1,10 +1,11 @@
 """The measurements of `benchmark.py`, each of which it runs in a process of its own:
 
-    python scripts/benchmark_measurements.py '{"measure": "speed", ...}'
+    python scripts/speed/measurements.py '{"measure": "speed", ...}'
 
 prints one JSON object. Speed is measured with all sides in one process, which take turns; memory with one side alone.
 """
 
+import contextlib
 import json
 import resource
 import statistics
@@ -19,28 +20,32 @@ import torch
 def speed(workload: str, size: str, batch: int, device: str, sides: list, rounds: int) -> dict:
     """Seconds per batch of every side in every round; in a round each side has one turn, so that what else the machine
     does meets all of them."""
-    from benchmark_workloads import Side, build
+    from workloads import Side, build
 
-    steps = {str(side): build(workload, side, size, batch, device) for side in (Side(*each) for each in sides)}
-    seconds = {side: [] for side in steps}
-    for round_ in range(rounds + 1):
-        for side, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if round_ > 0:
-                seconds[side].append(time.perf_counter() - start)
+    with contextlib.ExitStack() as stack:
+        steps = {
+            str(side): stack.enter_context(build(workload, side, size, batch, device))
+            for side in (Side(*each) for each in sides)
+        }
+        seconds = {side: [] for side in steps}
+        for round_ in range(rounds + 1):
+            for side, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                if round_ > 0:
+                    seconds[side].append(time.perf_counter() - start)
     return {"seconds": seconds}
 
 
 def memory(workload: str, size: str, batch: int, device: str, side: list) -> dict:
     """Peak memory of this process in MB after three batches: of the device, or resident in main memory."""
-    from benchmark_workloads import Side, build
+    from workloads import Side, build
 
-    step = build(workload, Side(*side), size, batch, device)
-    for _ in range(3):
-        step()
+    with build(workload, Side(*side), size, batch, device) as step:
+        for _ in range(3):
+            step()
     return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else _peak_mb()}
 
 
