@@ -46,7 +46,7 @@ def memory(workload: str, size: str, batch: int, device: str, side: list) -> dic
     with build(workload, Side(*side), size, batch, device) as step:
         for _ in range(3):
             step()
-    return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else _peak_mb()}
+    return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak_mb()}
 
 
 def our_data(path: str, batch: int, windows: int) -> dict:
@@ -121,18 +121,28 @@ def _values(batch):
     return batch["input_values"] if isinstance(batch, dict) else batch
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """Peak of the resident memory of this process."""
+    # Linux counts in `ru_maxrss` what the process that started this one held.
+    if (peak := _status_mb("VmHWM")) is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _anonymous_mb() -> float:
     """Memory that this process cannot give back; pages of memory-mapped files, which it can, do not count."""
+    anonymous = _status_mb("RssAnon")
+    return peak_mb() if anonymous is None else anonymous
+
+
+def _status_mb(field: str) -> float | None:
+    """A size that Linux tells of this process; None elsewhere."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return _peak_mb()
+        return None
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(fields["RssAnon"].split()[0]) / 1e3
+    return int(fields[field].split()[0]) * 1024 / 1e6 if field in fields else None
 
 
 _MEASUREMENTS = {
