@@ -18,6 +18,7 @@ from cmssl_hf.evaluation.plan import combinations, read_plan
 from cmssl_hf.evaluation.report import REPORT_FILE, write_report
 from cmssl_hf.evaluation.results_store import ResultsStore
 from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
+from cmssl_hf.extensions import IMPORT_HELP, import_extensions
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.engine.command import orderly_end
 from cmssl_hf.training.engine.parsing import parse_options
@@ -61,7 +62,11 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with orderly_end():
+        arguments = import_extensions(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", nargs="?", default=str(Path(__file__).parent / "configs" / "benchmark_tasks.yaml"))
     parser.add_argument("--data_dir", nargs="*", default=[], metavar="DATASET=FOLDER", help="releases, by dataset")
     for channel in ("ppg", "ecg"):
@@ -76,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/benchmark_tasks")
     parser.add_argument("--cache_dir", help="for prepared data")
     parser.add_argument("--report_only", action="store_true", help="write the report from what is finished")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.building.ecg_recordings import LEADS
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
+from cmssl_hf.extensions import IMPORT_HELP, import_extensions
 from cmssl_hf.signals import detect_pulse_peaks, detect_r_peaks, heart_rate_from_beats
 from cmssl_hf.tasks import TASKS
 from cmssl_hf.training.engine.parsing import parse_options
@@ -167,7 +168,10 @@ def plot_windows(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = import_extensions(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", choices=dataset_names())
     parser.add_argument("config_name", nargs="?", help="configuration; the default one if left out")
     parser.add_argument("--data_dir", help="folder of the release; downloaded where possible if left out")

@@ -10,6 +10,7 @@ A run that was interrupted continues when it is started again with the same argu
 
 import argparse
 import shutil
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,11 +22,17 @@ from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
 from cmssl_hf.data.prepared.storage import SAMPLE_DTYPES
 from cmssl_hf.data.prepared.writing import Estimate, Preparation, channels_of
+from cmssl_hf.extensions import IMPORT_HELP, import_extensions
+from cmssl_hf.training.engine.command import orderly_end
 from cmssl_hf.training.engine.parsing import parse_options
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with orderly_end():
+        arguments = import_extensions(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", choices=dataset_names())
     parser.add_argument("config_name", nargs="?", help="configuration of the dataset; its default one if left out")
     parser.add_argument("--data_dir", help="folder with the release, where it is not downloaded")
@@ -41,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
         "--sampling_rate", type=int, default=125, help="of the models that will read the signals, in Hz"
     )
     parser.add_argument("--no_band_pass", action="store_true", help="leave the signals unfiltered")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> None:

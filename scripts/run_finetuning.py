@@ -10,8 +10,10 @@ its best model but no checkpoints.
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
+from cmssl_hf.extensions import IMPORT_HELP, import_extensions
 from cmssl_hf.models.cmssl.configuration_cmssl import ENCODER_SIZES
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments
@@ -23,13 +25,17 @@ from cmssl_hf.training.results import spread_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with orderly_end():
+        others = import_extensions(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-m", "--models", required=True, help="models, separated by spaces")
     parser.add_argument("-e", "--tasks", required=True, help="tasks, separated by spaces")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--config", default=str(Path(__file__).parent / "configs" / "finetune.yaml"))
     parser.add_argument("--output_dir", default="runs/finetuning")
-    options, flags = parser.parse_known_args()
+    options, flags = parser.parse_known_args(others)
     results: dict[tuple[str, str], list[dict]] = {}
     with orderly_end():
         tasks = [get_task(name) for name in options.tasks.split()]
