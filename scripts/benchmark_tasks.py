@@ -8,6 +8,7 @@ the same command share the work. Tasks whose data are not given, and rows whose 
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
