@@ -19,7 +19,8 @@ from cmssl_hf import (
     CMSSLEncoderModel,
     CMSSLFeatureExtractor,
 )
-from cmssl_hf.models.cmssl.pipeline_cmssl import weighted_median, window_times
+from cmssl_hf.models.cmssl.pipeline_cmssl import weighted_median
+from cmssl_hf.models.cmssl.recording_windows_cmssl import window_times
 from cmssl_hf.models.cmssl.recordings_cmssl import Recording
 
 
