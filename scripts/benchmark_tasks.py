@@ -19,8 +19,8 @@ from cmssl_hf.evaluation.report import REPORT_FILE, write_report
 from cmssl_hf.evaluation.results_store import ResultsStore
 from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.engine.arguments import parse_options
 from cmssl_hf.training.engine.command import orderly_end
+from cmssl_hf.training.engine.parsing import parse_options
 
 
 def main() -> None:

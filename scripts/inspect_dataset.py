@@ -26,7 +26,7 @@ from cmssl_hf.building.ecg_recordings import LEADS
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
 from cmssl_hf.signals import detect_pulse_peaks, detect_r_peaks, heart_rate_from_beats
 from cmssl_hf.tasks import TASKS
-from cmssl_hf.training.engine.arguments import parse_options
+from cmssl_hf.training.engine.parsing import parse_options
 
 
 # Of longer recordings the figure shows the beginning.

@@ -21,7 +21,7 @@ from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
 from cmssl_hf.data.prepared.storage import SAMPLE_DTYPES
 from cmssl_hf.data.prepared.writing import Estimate, Preparation, channels_of
-from cmssl_hf.training.engine.arguments import parse_options
+from cmssl_hf.training.engine.parsing import parse_options
 
 
 def parse_arguments() -> argparse.Namespace:

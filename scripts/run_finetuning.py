@@ -3,8 +3,9 @@
     accelerate launch scripts/run_finetuning.py -m "runs/encoder small" -e "bidmc_hr bidmc_rr" --seeds 0 1 2 \
         --data_dir <folder of the release> --output_dir runs/finetuning
 
-A model is a folder or Hub id of an encoder, or a published size (small, base, large) to start from random weights. Every other flag is one of
-`scripts/finetune.py` and holds for all runs. A combination that is already finished is not run again.
+A model is a folder or Hub id of an encoder, or a published size (small, base, large) to start from random weights. Every other
+flag is one of `scripts/finetune.py` and holds for all runs. A combination that is already finished is not run again, and keeps
+its best model but no checkpoints.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from pathlib import Path
 from cmssl_hf.models.cmssl.configuration_cmssl import ENCODER_SIZES
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.engine.arguments import parse_arguments
+from cmssl_hf.training.engine.checkpoints import remove_checkpoints
 from cmssl_hf.training.engine.command import orderly_end, run_stage
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
 from cmssl_hf.training.results import spread_table
 
@@ -49,7 +51,11 @@ def main() -> None:
                             ),
                         ],
                     )
-                    for row, metrics in (run_stage(finetune, *arguments) or {}).items():
+                    run_results = run_stage(finetune, *arguments)
+                    if run_results is None:  # not the main process
+                        continue
+                    remove_checkpoints(folder)
+                    for row, metrics in run_results.items():
                         results.setdefault((task.name, row), []).append(metrics)
     if results:
         print(spread_table(results))

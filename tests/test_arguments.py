@@ -9,7 +9,7 @@ import yaml
 from cmssl_hf import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments
-from cmssl_hf.training.engine.arguments import parse_arguments, parse_options
+from cmssl_hf.training.engine.parsing import parse_arguments, parse_options
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments
 

@@ -76,12 +76,9 @@ def test_onnxruntime_agrees_with_torch(script, monkeypatch, capsys, tmp_path, mo
     for lengths in ([1250], [400, 600], [375, 130, 2000]):
         windows = [generator.normal(size=length) for length in lengths]
         features = extractor(ppg=windows, sampling_rate=125, return_tensors="np")
-        inputs = {
-            name: features[name].astype(dtype) for name, dtype in (("input_values", "f4"), ("attention_mask", "i8"))
-        }
-        answers = session.run(None, inputs)
+        answers = session.run(None, dict(features))
         with torch.no_grad():
-            expected = model(**{name: torch.tensor(value) for name, value in inputs.items()})
+            expected = model(**{name: torch.tensor(value) for name, value in features.items()})
         for name, answer in zip(outputs, answers):
             reference = expected[name].numpy()
             assert answer.shape == reference.shape
@@ -92,6 +89,9 @@ def test_what_cannot_be_exported(script, tmp_path):
     sizes = {**SIZES, "num_decoder_layers": 1, "codebook_dim": 8}
     CMSSLTokenizerModel(CMSSLTokenizerConfig(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a CMSSLTokenizerModel; these can be exported: CMSSLEncoderModel, "):
+        script.load_model(str(tmp_path))
+    CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**SIZES, piece_seconds=10)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="cuts windows into pieces of 10 s"):
         script.load_model(str(tmp_path))
 
 

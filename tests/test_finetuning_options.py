@@ -38,7 +38,7 @@ def encoder(folder):
 
 def run(folder, output_dir, model, task="simulated_hr", seed=0, people=None, **options):
     return finetune(
-        TaskArguments(task=task, model_name_or_path=model, **options),
+        TaskArguments(task=task, model_name_or_path=model, **{"accept_unknown_provenance": True} | options),
         DataArguments(cache_dir=str(folder / "cache"), dataset_options=people or PEOPLE),
         FinetuningArguments(
             output_dir=str(output_dir),
@@ -188,3 +188,15 @@ def test_a_model_that_has_seen_test_subjects_is_refused_but_its_architecture_is_
     with pytest.raises(ValueError, match=f"was pre-trained on {len(tested)} of the test subjects of simulated"):
         run(folder, tmp_path / "run", str(leaky))
     run(folder, tmp_path / "run", str(leaky), random_weights=True)
+
+
+def test_a_model_of_which_nothing_is_recorded_is_tested_only_when_told_so_and_the_card_says_it(
+    folder, encoder, tmp_path
+):
+    with pytest.raises(ValueError, match="give `--accept_unknown_provenance true`"):
+        run(folder, tmp_path / "run", encoder, accept_unknown_provenance=False)
+    run(folder, tmp_path / "run", encoder, accept_unknown_provenance=True)
+    assert "Which subjects the starting weights have seen is not known" in (tmp_path / "run" / "README.md").read_text()
+    # The architecture alone has seen nobody.
+    run(folder, tmp_path / "random", encoder, random_weights=True, accept_unknown_provenance=False)
+    assert "is not known" not in (tmp_path / "random" / "README.md").read_text()

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLTokenizerModel
 from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
-from cmssl_hf.tasks import get_task
+from cmssl_hf.tasks import Task, get_task
 from cmssl_hf.training.encoder import EncoderTrainer, EncoderTrainingArguments
 from cmssl_hf.training.engine.run_folder import RunFolder
 from cmssl_hf.training.finetuning import FinetuningArguments, FinetuningTrainer
@@ -71,7 +71,9 @@ def coded(number, seed, num_samples=100):
     return dataset.add_column("codes", codes).cast_column("codes", List(Value("int16")))
 
 
-def encoder_trainer(folder, config=None, code_counts=None, num_samples=100, eval_samples=100, num_eval=7, **options):
+def encoder_trainer(
+    folder, config=None, code_counts=None, num_samples=100, eval_samples=100, num_eval=7, codebook=None, **options
+):
     torch.manual_seed(0)
     columns = ["input_values", "codes"]
     return EncoderTrainer(
@@ -81,6 +83,7 @@ def encoder_trainer(folder, config=None, code_counts=None, num_samples=100, eval
         train_dataset=WindowsDataset(coded(NUM_WINDOWS, 0, num_samples), columns),
         eval_dataset=WindowsDataset(coded(num_eval, 1, eval_samples), columns),
         code_counts=np.ones(16) if code_counts is None else code_counts,
+        codebook=codebook,
     )
 
 
@@ -291,6 +294,9 @@ ACCUMULATION = {
         augmentation=STRETCH,
         **o,
     ),
+    "quantised": lambda folder, **o: tokenizer_trainer(
+        folder, tokenizer_config(), warm_start_steps=0, revival_steps=2, revival_usage=0.9, kmeans_windows=20, **o
+    ),
     "autoencoder": lambda folder, **o: tokenizer_trainer(
         folder, tokenizer_config(), warm_start_steps=5, kmeans_windows=0, **o
     ),
@@ -312,6 +318,68 @@ def test_accumulated_gradients_are_those_of_a_larger_batch(make, tmp_path):
         trainer.train()
     assert any((tensor - initial[name]).abs().max() > 1e-3 for name, tensor in after[whole].items())
     assert_same(after[whole], after[parts], rtol=0, atol=2e-5)
+    for logged, expected in zip(history(parts), history(whole), strict=True):
+        # The gradients' norm is that of a sum in another order.
+        assert logged == pytest.approx(expected, abs=1e-6, rel=1e-4)
+
+
+CLASSES = [0] * 15 + [1] * 6 + [2] * 3
+UNEQUAL_BATCHES = {
+    "tokenizer": lambda folder, **o: tokenizer_trainer(
+        folder, tokenizer_config(), num_samples=LENGTHS * 3, warm_start_steps=2, kmeans_windows=0, **o
+    ),
+    "encoder": lambda folder, **o: encoder_trainer(folder, encoder_config(), num_samples=LENGTHS * 3, **o),
+    "soft targets": lambda folder, **o: encoder_trainer(
+        folder, encoder_config(), num_samples=LENGTHS * 3, codebook=torch.eye(16), soft_target_temperature=1.0, **o
+    ),
+    "class weights": lambda folder, **o: finetuning_trainer(
+        folder,
+        encoder_config(num_labels=3, problem_type="single_label_classification", class_weights=[0.5, 2.0, 4.0]),
+        task=Task("rhythm", "simulated", "rhythm", "ppg", "single_label_classification"),
+        feature=ClassLabel(names=["a", "b", "c"]),
+        train=CLASSES,
+        evaluated=CLASSES[:7],
+        **o,
+    ),
+}
+
+
+@pytest.mark.parametrize("make", UNEQUAL_BATCHES.values(), ids=UNEQUAL_BATCHES)
+def test_batches_that_hold_more_count_more_in_a_step(make, tmp_path):
+    """Means over windows of several lengths, or over classes of several weights."""
+    options = {
+        "optim": "sgd", "learning_rate": 0.1, "max_steps": 4, "eval_strategy": "no", "save_strategy": "no",
+        "load_best_model_at_end": False, "max_grad_norm": 0.5,
+    }  # fmt: skip
+    whole = make(tmp_path / "a", per_device_train_batch_size=8, **options)
+    parts = make(tmp_path / "b", per_device_train_batch_size=2, gradient_accumulation_steps=4, **options)
+    for trainer in (whole, parts):
+        trainer.train()
+    losses = [[entry["loss"] for entry in trainer.state.log_history if "loss" in entry] for trainer in (whole, parts)]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-6)
+    assert_same(weights(whole), weights(parts), rtol=0, atol=2e-5)
+
+
+def test_codebook_moves_once_per_step_whatever_it_is_accumulated_from(tmp_path):
+    options = {
+        "optim": "sgd", "learning_rate": 0.01, "max_steps": 6, "warm_start_steps": 2, "eval_strategy": "no",
+        "save_strategy": "no", "load_best_model_at_end": False,
+    }  # fmt: skip
+    codebooks, losses = [], []
+    for batch_size in (8, 4, 2):
+        trainer = tokenizer_trainer(
+            tmp_path / str(batch_size),
+            tokenizer_config(),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=8 // batch_size,
+            **options,
+        )
+        trainer.train()
+        codebooks.append({name: buffer.clone() for name, buffer in trainer.model.codebook.named_buffers()})
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    for codebook, loss in zip(codebooks[1:], losses[1:]):
+        assert_same(codebooks[0], codebook, rtol=0, atol=1e-5)
+        assert loss == pytest.approx(losses[0], abs=1e-6)
 
 
 def test_every_window_is_trained_on_once_per_epoch_in_changing_order(tmp_path):

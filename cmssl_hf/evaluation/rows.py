@@ -1,6 +1,5 @@
 """The rows of the benchmark: how each comes to its predictions for the test subjects."""
 
-import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from ..baselines import CLASSICAL_FEATURES, CLASSICAL_METHODS
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
+from ..training.engine.checkpoints import remove_checkpoints
 from ..training.engine.provenance import refuse_seen_test_subjects
 from ..training.finetuning import FinetuningArguments, TaskArguments, finetune
 from ..training.results import constant_predictions
@@ -183,8 +183,7 @@ class TaskBenchmark:
         )
         predictions = table[[name for name in table.columns if name.startswith("prediction")]].to_numpy()
         # What remains is the best model; the optimizer's state is three times as large.
-        for checkpoint in run_dir.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        remove_checkpoints(run_dir)
         metrics = next(iter(results.values()))
         return Outcome(
             {**details, "encoder": Path(source).name, "finetuning": metrics}, rows=rows, predictions=predictions
@@ -193,7 +192,9 @@ class TaskBenchmark:
     def _refuse_leak(self, source: str, division: Mapping[str, np.ndarray]) -> None:
         test = sorted(np.unique(self.windows.subjects[division["test"]]).tolist())
         refuse_seen_test_subjects(
-            source, {"dataset": self.windows.task.dataset, "splits": {"test": {"subjects": test}}}
+            source,
+            {"dataset": self.windows.task.dataset, "splits": {"test": {"subjects": test}}},
+            self.recipe.get("accept_unknown_provenance", False),
         )
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from ..data.augmentation import Augmentation
 from ..data.prepared.reading import read_manifest
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from .engine.arguments import parse_options
+from .engine.parsing import parse_options
 
 
 #: Fields of a model's config that data and task decide, not the user.

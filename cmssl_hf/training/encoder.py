@@ -1,5 +1,6 @@
 """Stage 2: an encoder of one signal that names the codes of a frozen tokenizer."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,12 +22,15 @@ from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
 from .arguments import DataArguments
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
-from .engine.provenance import run_of_model
+from .engine.provenance import is_fully_known, known_run_of_model
 from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
 from .pretraining import PretrainingArguments
 from .probes import probe_encoder
 from .stage import Stage, register_objective
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -119,7 +123,12 @@ class EncoderTrainer(StageTrainer):
     ):
         soft = self._soft_targets if model.training else None
         outputs = model(**inputs, return_logits=return_outputs, soft_targets=soft)
+        if model.training:
+            outputs.loss = outputs.loss * self.shares(inputs)[0]
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (inputs["labels"] >= 0).sum()[None]
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
@@ -206,11 +215,18 @@ def pretrain_encoder(
         coded = DatasetDict(
             {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in seen.items()}
         )
+    tokenizer_run = known_run_of_model(encoder_arguments.tokenizer)
+    if not is_fully_known(tokenizer_run):
+        logger.warning(
+            "No `run.json` tells whom the tokenizer %s was trained on, so that nothing is known of the encoder either: its"
+            " fine-tuning will have to be told `--accept_unknown_provenance true`.",
+            encoder_arguments.tokenizer,
+        )
     run, checkpoint = ENCODER.open_run(
         training_arguments,
         config,
         describe_data(splits, data_arguments),
-        builds_on=run_of_model(encoder_arguments.tokenizer),
+        builds_on=tokenizer_run,
         tokenizer=model_fingerprint(tokenizer),
         augmentation={**vars(augmentation), "copies": encoder_arguments.augmented_copies},
     )

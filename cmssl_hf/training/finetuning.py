@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import AutoConfig, EvalPrediction, set_seed
 
@@ -27,8 +28,8 @@ from .data import (
     raw_windows_of,
 )
 from .engine.arguments import StageArguments, refuse_idle
-from .engine.provenance import refuse_seen_test_subjects, run_of_model
-from .engine.run_folder import RANDOM_WEIGHTS, check_model_name
+from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
+from .engine.run_folder import RANDOM_WEIGHTS, check_model_name, read_run
 from .engine.trainer import StageTrainer
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
@@ -75,6 +76,12 @@ class TaskArguments(AugmentationArguments):
     balance_classes: float = field(
         default=0.0,
         metadata={"help": "Weight classes by their frequency to minus this power: 0 not at all, 1 all classes alike."},
+    )
+    accept_unknown_provenance: bool = field(
+        default=False,
+        metadata={
+            "help": "Fine-tune and test a model of which no `run.json` tells whom it has seen; it may be test subjects."
+        },
     )
     random_weights: bool = field(
         default=False,
@@ -130,6 +137,30 @@ class FinetuningArguments(StageArguments):
         default=None, metadata={"help": "Learning rate of the head; `learning_rate` if left out."}
     )
 
+    def __post_init__(self):
+        # Before transformers fills in what was left out.
+        self._chosen_metric = self.metric_for_best_model, self.greater_is_better
+        super().__post_init__()
+
+    def choose_best_by(self, task: Task) -> None:
+        """Lets the task's metric decide which checkpoint is the best.
+
+        Raises:
+            ValueError: if another one was asked for.
+        """
+        metric, greater = self._chosen_metric
+        if metric not in (None, task.metric_for_best_model, f"eval_{task.metric_for_best_model}") or greater not in (
+            None,
+            task.greater_is_better,
+        ):
+            raise ValueError(
+                f"The best checkpoint of {task.name} is that with the"
+                f" {'largest' if task.greater_is_better else 'smallest'} {task.metric_for_best_model}, which its task says: leave"
+                " `metric_for_best_model` and `greater_is_better` out."
+            )
+        self.metric_for_best_model = f"eval_{task.metric_for_best_model}"
+        self.greater_is_better = task.greater_is_better
+
 
 class FinetuningTrainer(StageTrainer):
     """Stage 3: labels in physical units, judged by the metric module of the problem type.
@@ -141,6 +172,17 @@ class FinetuningTrainer(StageTrainer):
     def __init__(self, *args, task: Task, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.task = task
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        loss = outputs.loss * self.shares(inputs)[0] if model.training else outputs.loss
+        return (loss, outputs) if return_outputs else loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        weights = self.model.config.class_weights
+        if weights is None:
+            return super().loss_terms(inputs)
+        return torch.tensor(weights, device=inputs["labels"].device)[inputs["labels"]].sum()[None]
 
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
         return score(self.task, evaluation.predictions, evaluation.label_ids)
@@ -161,15 +203,14 @@ def finetune(
         it has one.
 
     Raises:
-        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training; if the
-            training labels are all the same, or there are too few subjects.
+        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training, or it is
+            not known whom it has seen; if the training labels are all the same, or there are too few subjects.
     """
     set_seed(training_arguments.seed)
     task = get_task(task_arguments.task)
     data_arguments = _data_of_task(task, data_arguments)
     _refuse_idle_arguments(task, task_arguments, training_arguments)
-    training_arguments.metric_for_best_model = f"eval_{task.metric_for_best_model}"
-    training_arguments.greater_is_better = task.greater_is_better
+    training_arguments.choose_best_by(task)
     config, feature_extractor = _pretrained_parts(task, task_arguments, data_arguments)
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
     if task_arguments.fold is not None:
@@ -184,7 +225,7 @@ def finetune(
     data = describe_data(splits, data_arguments)
     has_pretrained_weights = task_arguments.from_scratch is None and not task_arguments.random_weights
     if has_pretrained_weights:
-        refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
+        refuse_seen_test_subjects(task_arguments.model_name_or_path, data, task_arguments.accept_unknown_provenance)
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
@@ -196,7 +237,7 @@ def finetune(
         training_arguments,
         config,
         data,
-        builds_on=run_of_model(task_arguments.model_name_or_path) if has_pretrained_weights else None,
+        builds_on=known_run_of_model(task_arguments.model_name_or_path) if has_pretrained_weights else None,
         task=task.name,
         initialisation=_initialisation(task_arguments, model),
         freeze_encoder=task_arguments.freeze_encoder,
@@ -213,10 +254,14 @@ def finetune(
         processing_class=feature_extractor,
         task=task,
     )
-    trainer.run(run, checkpoint)
-    predicted = trainer.predict(WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test")
-    results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
-    if trainer.is_world_process_zero():
+
+    def test() -> dict[str, dict[str, float]]:
+        predicted = trainer.predict(
+            WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test"
+        )
+        results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
+        if not trainer.is_world_process_zero():
+            return results
         test_labels = _labels(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels), config.num_labels)
         results["constant"] = score(task, constant, test_labels)
@@ -232,20 +277,23 @@ def finetune(
             test_labels,
             [config.id2label[index] for index in range(config.num_labels)],
         )
-        run.note_results(results)
-        if task_arguments.summary_file is not None:
-            append_summary(
-                task_arguments.summary_file,
-                {
-                    "task": task.name,
-                    "model": _model_name(task_arguments),
-                    "seed": training_arguments.seed,
-                    "test_windows": len(test_labels),
-                    "test_subjects": len(data["splits"]["test"]["subjects"]),
-                    **results[_model_name(task_arguments)],
-                    "output_dir": str(run.path),
-                },
-            )
+        return results
+
+    results = trainer.run(run, checkpoint, test)
+    if task_arguments.summary_file is not None and trainer.is_world_process_zero():
+        append_summary(
+            task_arguments.summary_file,
+            {
+                "task": task.name,
+                "model": _model_name(task_arguments),
+                "seed": training_arguments.seed,
+                "test_windows": data["splits"]["test"]["num_windows"],
+                "test_subjects": len(data["splits"]["test"]["subjects"]),
+                **next(iter(results.values())),
+                "output_dir": str(run.path),
+                "finished": read_run(run.path).get("finished"),
+            },
+        )
     trainer.publish()
     return results
 
@@ -257,12 +305,6 @@ def _refuse_idle_arguments(task: Task, arguments: TaskArguments, training_argume
         raise ValueError(f"`balance_classes` weights classes, but {task.name} does not predict one of several.")
     if arguments.freeze_encoder and training_arguments.layerwise_lr_decay != 1:
         raise ValueError("`layerwise_lr_decay` does nothing with `freeze_encoder`: no layer is trained.")
-    metric = task.metric_for_best_model
-    # transformers sets the loss where nothing was given.
-    if training_arguments.metric_for_best_model not in (None, "loss", "eval_loss", metric, f"eval_{metric}"):
-        raise ValueError(
-            f"The best model of {task.name} is chosen by {metric}, not by {training_arguments.metric_for_best_model}."
-        )
 
 
 def _data_of_task(task: Task, arguments: DataArguments) -> DataArguments:

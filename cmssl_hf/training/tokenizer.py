@@ -11,6 +11,7 @@ from transformers import EvalPrediction, TrainerCallback, set_seed
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .codebook import CodebookCollapseCallback, initialize_codebook, revive_codes
@@ -97,6 +98,9 @@ class TokenizerTrainer(StageTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        #: Latents `(windows, num_patches, codebook_dim)` and codes `(windows, num_patches)` of each batch of the step.
+        self.chosen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.add_callback(_CodebookUpdate(self))
         self.add_callback(_CodebookInitialization(self))
         self.add_callback(_CodebookRevival(self))
         self.add_callback(
@@ -111,13 +115,25 @@ class TokenizerTrainer(StageTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
     ):
-        outputs = model(**inputs, quantize=self.quantizes)
+        outputs = model(**inputs, quantize=self.quantizes, update_codebook=False)
         if model.training:
+            if self.quantizes:
+                self.chosen.append((outputs.latents.detach(), outputs.codes))
+            outputs.reconstruction_loss, outputs.commitment_loss = (
+                share * part
+                for share, part in zip(self.shares(inputs), (outputs.reconstruction_loss, outputs.commitment_loss))
+            )
+            outputs.loss = outputs.reconstruction_loss + outputs.commitment_loss
             self.note_loss_part("reconstruction_loss", outputs.reconstruction_loss)
             self.note_loss_part("commitment_loss", outputs.commitment_loss)
-            if self.args.revival_steps:
-                self.last_latents = outputs.latents.detach(), outputs.codes
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        # The reconstruction's samples, and the patches that are quantised.
+        values, mask = inputs["input_values"], inputs.get("attention_mask")
+        if mask is None:
+            mask = values.new_ones(len(values), values.shape[-1])
+        return torch.stack([mask.sum(), patch_attention_mask(mask, self.model.config.patch_size).sum()])
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
@@ -146,6 +162,24 @@ class TokenizerTrainer(StageTrainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         # Without the quantiser the loss is lower than any that follows.
         return super()._determine_best_metric(metrics, trial) if self.quantizes else False
+
+
+class _CodebookUpdate(TrainerCallback):
+    """Moves the codebook once per optimizer step, by what all its batches chose: were it moved at each forward pass,
+    accumulated gradients would not be those of a larger batch."""
+
+    def __init__(self, trainer: TokenizerTrainer):
+        self.trainer = trainer
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer.chosen.clear()
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if self.trainer.chosen:
+            codebook = self.trainer.model.codebook
+            codebook.follow(
+                sum(codebook.totals(latents, codes.clamp(min=0), codes >= 0) for latents, codes in self.trainer.chosen)
+            )
 
 
 class _CodebookInitialization(TrainerCallback):
@@ -185,7 +219,7 @@ class _CodebookInitialization(TrainerCallback):
             num_windows=args.kmeans_windows,
             num_iterations=args.kmeans_iterations,
             seed=args.seed,
-            windows_per_step=args.train_batch_size * args.world_size,
+            windows_per_step=args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
         )
 
 
@@ -203,10 +237,9 @@ class _CodebookRevival(TrainerCallback):
             or not args.warm_start_steps < step < 0.8 * state.max_steps
         ):
             return
-        latents, codes = self.trainer.last_latents
         revive_codes(
             self.trainer.accelerator.unwrap_model(self.trainer.model).codebook,
-            latents[codes >= 0],
+            [latents[codes >= 0] for latents, codes in self.trainer.chosen],
             self.trainer.accelerator,
             usage=args.revival_usage,
             seed=args.seed + step,

@@ -124,6 +124,15 @@ def last_whole_checkpoint(run_folder: str | Path) -> str | None:
     return None
 
 
+def remove_checkpoints(run_folder: Path) -> None:
+    """Deletes the checkpoints of a run; one that is finished has its best model in its folder and continues from none."""
+    for checkpoint in (
+        *run_folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"),
+        *run_folder.glob(f"damaged-{PREFIX_CHECKPOINT_DIR}-*"),
+    ):
+        shutil.rmtree(checkpoint)
+
+
 def best_checkpoint(run_folder: Path, state: TrainerState) -> str | None:
     """Where the best checkpoint of a run is; `None` if there is none. A state remembers the folder that the run was in when
     it was saved, which may have been moved since."""
