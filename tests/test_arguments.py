@@ -269,6 +269,16 @@ def test_a_random_start_overrides_the_model_of_a_file(file, flags):
     assert (task.model_name_or_path, task.from_scratch) == (None, "base")
 
 
+def test_a_prepared_folder_overrides_the_dataset_of_a_file(file, monkeypatch):
+    settings = {"dataset": "pulsedb", "config_name": "pairs", "options": {"form": "subsets"}}
+    monkeypatch.setattr("cmssl_hf.training.arguments.read_manifest", lambda folder: {"settings": settings})
+    path = file(dataset="simulated", dataset_config="hr", dataset_options={"num_subjects": 4})
+    _, data, _ = parse_arguments(TOKENIZER, [path, "--prepared_dir", "prepared", "--use_cpu"])
+    assert (data.dataset, data.dataset_config, data.dataset_options) == ("pulsedb", "pairs", {"form": "subsets"})
+    with pytest.raises(ValueError, match="prepared with dataset 'pulsedb', but 'simulated' is asked for"):
+        parse_arguments(TOKENIZER, [path, "--prepared_dir", "prepared", "--dataset", "simulated", "--use_cpu"])
+
+
 def test_a_model_overrides_the_random_start_of_a_file(file):
     path = file(task="bidmc_hr", from_scratch="small")
     task, *_ = parse_arguments(FINETUNING, [path, "--model_name_or_path", "runs/encoder", "--use_cpu"])

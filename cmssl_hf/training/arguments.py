@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -67,6 +67,11 @@ class DataArguments:
             "const": True,
         },
     )
+
+    #: See `parse_arguments`: a prepared folder says itself what it holds.
+    OVERRIDES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "prepared_dir": ("dataset", "dataset_config", "dataset_options")
+    }
 
     def __post_init__(self):
         self.dataset_options = parse_options(self.dataset_options)

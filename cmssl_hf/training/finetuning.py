@@ -102,8 +102,11 @@ class TaskArguments(AugmentationArguments):
     num_folds: int = field(default=5, metadata={"help": "Folds of the cross-validation."})
     summary_file: str | None = field(default=None, metadata={"help": "CSV that gets one row for this run."})
 
-    #: Only one of them; see `parse_arguments`.
-    ALTERNATIVES: ClassVar[tuple[str, ...]] = ("model_name_or_path", "from_scratch")
+    #: See `parse_arguments`.
+    OVERRIDES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model_name_or_path": ("from_scratch",),
+        "from_scratch": ("model_name_or_path",),
+    }
 
     def __post_init__(self):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)

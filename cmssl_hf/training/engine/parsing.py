@@ -103,7 +103,7 @@ def _options_flag(text: str) -> dict[str, Any]:
 
 def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Reads `[file.yaml ...] [--flag value ...]` into one instance of each dataclass; flags override files, and a later file
-    overrides an earlier one. Of the `ALTERNATIVES` of a dataclass the one that is given overrides the others too.
+    overrides an earlier one. An argument also overrides those that the dataclass names in its `OVERRIDES`.
 
     Raises:
         ValueError: if a file is not a YAML mapping or names an argument that does not exist, or a value is of the wrong kind.
@@ -123,7 +123,11 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
         for name, value in values.items():
             parser.set_defaults(**{name: _converted(value, types[name], f"{file}: `{name}`")})
             actions[name].required = False
-    flags = {argument.partition("=")[0].removeprefix("--").replace("-", "_") for argument in arguments}
+    flags = {
+        argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        for argument in arguments
+        if argument.startswith("--")
+    }
     parser.set_defaults(**_overridden(dataclass_types, flags))
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
@@ -138,9 +142,9 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
 
 
 def _overridden(dataclass_types: Sequence[type], given: Collection[str]) -> dict[str, None]:
-    """Alternatives to what is given, which what was read before may have set."""
-    groups = [set(getattr(kind, "ALTERNATIVES", ())) for kind in dataclass_types]
-    return {name: None for group in groups if group & set(given) for name in group - set(given)}
+    """What is taken back of that which was read before."""
+    overrides = {name: others for kind in dataclass_types for name, others in getattr(kind, "OVERRIDES", {}).items()}
+    return {other: None for name in given for other in overrides.get(name, ()) if other not in given}
 
 
 def _read_file(file: Path, known: Collection[str]) -> dict[str, Any]:
