@@ -20,6 +20,7 @@ from .divergence import DivergenceCallback
 from .optimization import parameter_groups
 from .progress import Progress
 from .run_folder import RunFolder
+from .shared_memory import full_shared_memory_explained, refuse_small_shared_memory
 from .termination import TerminationCallback
 from .window_order import SharedWindowsTrainer
 
@@ -81,6 +82,7 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             RunTerminated: if SIGTERM ended the training.
             DivergedError: if loss or weights are not finite or the loss explodes.
             CheckpointError: if a checkpoint cannot be written or the best one is damaged.
+            SharedMemoryError: if loader processes have too little shared memory.
         """
         if (results := folder.results) is not None:
             self._restore(folder.path, folder.path)
@@ -123,11 +125,12 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         return batches, num_items
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        with cpu_kernels(self.model, self.args.cpu_kernels):
+        refuse_small_shared_memory(self.args, self.train_dataset, self.data_collator, self.args.train_batch_size)
+        with cpu_kernels(self.model, self.args.cpu_kernels), full_shared_memory_explained(self.args):
             return super().train(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        with cpu_kernels(self.model, self.args.cpu_kernels):
+        with cpu_kernels(self.model, self.args.cpu_kernels), full_shared_memory_explained(self.args):
             return super().evaluation_loop(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
