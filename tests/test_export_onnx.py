@@ -52,6 +52,11 @@ def run_script(script, monkeypatch, model: str, output_dir: str, *options: str) 
     ("model_class", "fields", "outputs"),
     [
         (CMSSLEncoderModel, {}, ["last_hidden_state", "pooler_output"]),
+        (
+            CMSSLEncoderModel,
+            {"patch_embedding": "conv", "position_embedding": "conv"},
+            ["last_hidden_state", "pooler_output"],
+        ),
         (CMSSLEncoderForPreTraining, {}, ["logits"]),
         (
             CMSSLEncoderForSequenceClassification,
@@ -101,3 +106,21 @@ def test_an_export_that_differs_fails(script, monkeypatch, tmp_path):
     CMSSLFeatureExtractor(patch_size=25).save_pretrained(tmp_path / "model")
     with pytest.raises(SystemExit, match="onnxruntime differs from torch by"):
         run_script(script, monkeypatch, str(tmp_path / "model"), str(tmp_path / "onnx"), "--tolerance", "0")
+
+
+@pytest.mark.parametrize(("bias", "passes"), [(0.0, True), (float("nan"), False)])
+def test_outputs_of_zeros_pass_and_those_that_are_not_numbers_fail(
+    script, monkeypatch, capsys, tmp_path, bias, passes
+):
+    model = CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**SIZES, num_labels=2))
+    torch.nn.init.zeros_(model.classifier.out_proj.weight)
+    torch.nn.init.constant_(model.classifier.out_proj.bias, bias)
+    model.save_pretrained(tmp_path / "model")
+    CMSSLFeatureExtractor(patch_size=25).save_pretrained(tmp_path / "model")
+    arguments = (script, monkeypatch, str(tmp_path / "model"), str(tmp_path / "onnx"))
+    if passes:
+        run_script(*arguments)
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["largest_relative_difference"] == 0
+    else:
+        with pytest.raises(SystemExit, match="onnxruntime differs from torch by nan"):
+            run_script(*arguments)

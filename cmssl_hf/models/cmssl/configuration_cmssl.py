@@ -207,6 +207,13 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             Rate of the input in Hz.
         patch_size (`int`, *optional*, defaults to 125):
             Samples per patch and channel.
+        patch_embedding (`"linear"` or `"conv"`, *optional*, defaults to `"linear"`):
+            What the transformer is given of a patch: its samples (published), or what a stack of convolutions, one per
+            prime factor of `patch_size`, makes of it and its neighbours. With few recordings convolutions learn much
+            faster: they know a beat wherever in the patch it lies.
+        position_embedding (`"sinusoidal"` or `"conv"`, *optional*, defaults to `"sinusoidal"`):
+            Fixed absolute positions (published), or a convolution over patches, which sees where they lie relative to each
+            other.
         hidden_size (`int`, *optional*, defaults to 256):
             Width of the transformer.
         num_hidden_layers (`int`, *optional*, defaults to 12):
@@ -266,6 +273,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     channels: list[str] | tuple[str, ...] = ("ppg",)
     sampling_rate: int = 125
     patch_size: int = 125
+    patch_embedding: Literal["linear", "conv"] = "linear"
+    position_embedding: Literal["sinusoidal", "conv"] = "sinusoidal"
     hidden_size: int = 256
     num_hidden_layers: int = 12
     num_attention_heads: int = 4

@@ -28,6 +28,7 @@ from .modeling_cmssl_layers import (
 )
 from .modeling_cmssl_pieces import cut_into_pieces, join_pieces
 from .modeling_cmssl_pooling import CMSSLPooling
+from .modeling_cmssl_stem import CMSSLPositionalConvolution, CMSSLStem
 
 
 class CMSSLEncoderPreTrainedModel(HubModelMixin, PreTrainedModel):
@@ -57,7 +58,14 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
 
     def __init__(self, config: CMSSLEncoderConfig):
         super().__init__(config)
-        self.patch_projection = nn.Linear(len(config.channels) * config.patch_size, config.hidden_size)
+        self.stem = self.positional_convolution = None
+        patch_width = len(config.channels) * config.patch_size
+        if config.patch_embedding == "conv":
+            self.stem = CMSSLStem(config)
+            patch_width = self.stem.output_size
+        self.patch_projection = nn.Linear(patch_width, config.hidden_size)
+        if config.position_embedding == "conv":
+            self.positional_convolution = CMSSLPositionalConvolution(config)
         # Published stochastic depth grows linearly from the first layer to the last.
         last = max(config.num_hidden_layers - 1, 1)
         self.layers = nn.ModuleList(
@@ -88,8 +96,13 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
         signals = mask_signals(input_values.to(self.dtype), attention_mask)
         patches = patch_signals(signals, self.config.patch_size, len(self.config.channels))
         real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
+        if self.stem is not None:
+            patches = self.stem(signals, attention_mask)
         hidden_states = self.patch_projection(patches)
-        positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
+        if self.positional_convolution is not None:
+            positions = self.positional_convolution(hidden_states, real)
+        else:
+            positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
         for layer in self.layers:
