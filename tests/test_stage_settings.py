@@ -81,7 +81,8 @@ def stage_arguments(stage, folder, models, model=None, data=None, **options):
         model = EncoderArguments(**{"tokenizer": models["tokenizer"], "config_overrides": TINY} | (model or {}))
         kinds = pretrain_encoder, EncoderTrainingArguments
     else:
-        model = TaskArguments(**{"task": "simulated_hr", "model_name_or_path": models["encoder"]} | (model or {}))
+        start = {"model_name_or_path": models["encoder"], "accept_unknown_provenance": True}
+        model = TaskArguments(**{"task": "simulated_hr", **start} | (model or {}))
         kinds = finetune, FinetuningArguments
     if stage != "finetuning" and "prepared_dir" not in data:
         data = {"dataset": "simulated", "dataset_config": "pairs"} | data
@@ -157,7 +158,11 @@ def test_random_weights_are_named_as_such(folder, models, identity_of):
     [
         ("finetuning", {"data": {"additional_data": ["bidmc=folder"]}}, "`additional_data` are for pre-training"),
         ("finetuning", {"model": {"balance_classes": 1.0}}, "`balance_classes` weights classes, but simulated_hr"),
-        ("finetuning", {"metric_for_best_model": "rmse"}, "best model of simulated_hr is chosen by mae, not by rmse"),
+        (
+            "finetuning",
+            {"metric_for_best_model": "rmse"},
+            "best checkpoint of simulated_hr is that with the smallest mae",
+        ),
         (
             "finetuning",
             {"model": {"freeze_encoder": True}, "layerwise_lr_decay": 0.9},
