@@ -44,7 +44,9 @@ def training_arguments(kind, folder, **options):
         "seed": 7,
     }
     if kind is TokenizerTrainingArguments:
-        defaults |= {"warm_start_steps": 4, "kmeans_windows": 20, "kmeans_iterations": 3}
+        defaults |= {"warm_start_steps": 4, "kmeans_windows": 20}
+        if options.get("kmeans_windows") != 0:
+            defaults["kmeans_iterations"] = 3
     return kind(**defaults | options)
 
 
