@@ -1,5 +1,6 @@
 """Models and datasets go to the Hub and come back the same: against a server on 127.0.0.1, through the real client."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtracto
 from cmssl_hf.data.licences import hub_licence, may_be_passed_on
 from cmssl_hf.data.loading import load_dataset, load_dataset_builder
 from cmssl_hf.data.sharing import push_dataset
+from cmssl_hf.models.cmssl import hub_cmssl
+from cmssl_hf.training.engine.run_folder import RunFolder
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -248,6 +251,21 @@ def test_a_changed_model_is_pushed_without_the_record_of_the_run(hub, tmp_path):
     assert b"automatically generated" in pushed["untrained"]["README.md"]
     assert b"Nothing is recorded" in pushed["same-untrained"]["README.md"]
     assert hub.repositories["models/someone/same-later"].messages[1:] == ["Upload model", "Trained further"]
+
+
+def test_a_model_saved_over_that_of_a_run_is_not_the_run_s(tmp_path):
+    model = CMSSLEncoderForSequenceClassification(encoder_config(num_labels=1))
+    model.save_pretrained(tmp_path)
+    run = RunFolder(tmp_path, {"stage": "finetuning"})
+    (tmp_path / "run.json").write_text('{"identity": {}}')
+    run.note_results({"constant": {"mae": 1.0}})
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "run.json").read_text())["weights"] == {"model.safetensors": digest}
+    assert hub_cmssl._holds(tmp_path, CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path), None)
+    with torch.no_grad():
+        model.classifier.out_proj.bias.add_(1)
+    model.save_pretrained(tmp_path)
+    assert not hub_cmssl._holds(tmp_path, CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path), None)
 
 
 def git_lfs_pointer(weights: Path) -> None:

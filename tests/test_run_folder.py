@@ -246,3 +246,19 @@ def test_all_that_a_stage_adds_decides_its_run(kind, tmp_path):
     added = {field.name for field in fields(kind)} - {field.name for field in fields(StageArguments)}
     arguments = kind(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     assert added - {"perplexity_floor"} <= set(training_identity(arguments))
+
+
+def test_a_record_from_before_a_field_of_the_model_is_of_its_default(tmp_path):
+    old = {"stage": "encoder", "model": {"hidden_size": 16}}
+    RunFolder(tmp_path, old).open()
+    (tmp_path / "model.safetensors").write_bytes(b"work")
+    defaults = {"hidden_size": 256, "patch_embedding": "linear"}
+
+    def now(kind):
+        return RunFolder(
+            tmp_path, {**old, "model": {"hidden_size": 16, "patch_embedding": kind}}, model_defaults=defaults
+        )
+
+    assert now("linear").open() is None
+    with pytest.raises(FileExistsError, match=r"model.patch_embedding \('linear' there, 'conv' now\)"):
+        now("conv").open()

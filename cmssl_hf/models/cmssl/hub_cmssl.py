@@ -5,6 +5,7 @@ A repository holds one model, at its root: from a subfolder transformers (5.23) 
 needed (`trust_remote_code`), fetch the repository with `huggingface_hub.snapshot_download` and load the folder in it.
 """
 
+import hashlib
 import json
 import pickle
 import re
@@ -119,7 +120,10 @@ class HubModelMixin:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
             if recorded:
-                (Path(folder) / _RUN_FILE).write_bytes((run / _RUN_FILE).read_bytes())
+                record = json.loads((run / _RUN_FILE).read_bytes())
+                # The same tensors need not be the same bytes in a file.
+                record["weights"] = {file.name: _sha256_of(file) for file in _weights_files(Path(folder))}
+                (Path(folder) / _RUN_FILE).write_text(json.dumps(record, indent=2) + "\n")
             if recorded and (run / _CARD_FILE).is_file():
                 card = ModelCard(name_model((run / _CARD_FILE).read_text(encoding="utf-8"), repo_id))
                 card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags])) or None
@@ -199,8 +203,11 @@ def _folder_of_run(name: str | None, hub: HfApi) -> Path | None:
 
 
 def _holds(folder: Path, model: Any, state_dict: dict[str, Any] | None) -> bool:
-    """Whether the saved model in `folder` is `model`: class, configuration and weights."""
+    """Whether the saved model in `folder` is that of its run, and is `model`: class, configuration and weights."""
     try:
+        recorded = json.loads((folder / _RUN_FILE).read_bytes()).get("weights", {})
+        if any(_sha256_of(folder / name) != digest for name, digest in recorded.items()):
+            return False
         config = type(model.config).from_pretrained(folder)
         if config.architectures != [type(model).__name__] or _settings(config) != _settings(model.config):
             return False
@@ -214,6 +221,14 @@ def _holds(folder: Path, model: Any, state_dict: dict[str, Any] | None) -> bool:
     except (OSError, ValueError, SafetensorError):
         return False
     return not remaining
+
+
+def _sha256_of(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _settings(part: Any) -> dict[str, Any]:

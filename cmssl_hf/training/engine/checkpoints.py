@@ -53,7 +53,7 @@ def write_manifest(folder: Path, num_processes: int = 1) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             _flush_to_disk(path)
-            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     if missing := _missing_part(files, num_processes):
         raise CheckpointError(f"{missing} is missing")
     (folder / MANIFEST_FILE).write_text(json.dumps({"num_processes": num_processes, "files": files}, indent=2))
@@ -96,7 +96,7 @@ def find_damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
-        if _sha256(path) != digest:
+        if sha256_of(path) != digest:
             return f"{name} has changed since it was written"
     return None
 
@@ -201,7 +201,8 @@ def _why_not_written(checkpoint: Path, error: Exception) -> str:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in parts."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

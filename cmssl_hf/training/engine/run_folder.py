@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .checkpoints import last_whole_checkpoint
+from .checkpoints import last_whole_checkpoint, sha256_of
 
 
 logger = logging.getLogger(__name__)
@@ -154,10 +154,18 @@ class RunFolder:
         path: the folder.
         identity: JSON-serialisable description of what is run.
         provenance: further entries for `run.json` that do not make it another run.
+        model_defaults: what fields of the model stand at if nobody sets them: a record that lacks one is older than the field.
     """
 
-    def __init__(self, path: str | Path, identity: dict[str, Any], provenance: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        identity: dict[str, Any],
+        provenance: dict[str, Any] | None = None,
+        model_defaults: dict[str, Any] | None = None,
+    ):
         self.path = Path(path)
+        self._model_defaults = json.loads(json.dumps(model_defaults or {}))
         # Tuples and the like become what they will be when they are read back.
         self.identity = json.loads(json.dumps(identity))
         self.provenance = provenance or {}
@@ -211,12 +219,20 @@ class RunFolder:
         return None if is_before_test else run["results"]
 
     def note_results(self, results: dict[str, Any]) -> None:
-        """Adds the results of the finished run to `run.json`, and when it was finished."""
-        finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._write({**read_run(self.path), "finished": finished, "results": results})
+        """Adds the results of the finished run to `run.json`, when it was finished, and of which weights they are: a model that is
+        saved here later has other ones."""
+        notes = {
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "weights": {file.name: sha256_of(file) for file in sorted(self.path.glob("*.safetensors"))},
+            "results": results,
+        }
+        self._write({**read_run(self.path), **notes})
 
     def _with_what_was_not_noted(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """The identity in a record; what version 0.1.0 did not note is taken to be as it is now, and a warning says so."""
+        """The identity in a record. Fields that its model lacks were at their defaults; training arguments that version 0.1.0 did
+        not note are taken to be as they are now, and a warning says so."""
+        if "model" in stored:
+            stored = {**stored, "model": {**self._model_defaults, **stored["model"]}}
         training = stored.get("training")
         if training is None or "mixed_precision" in training:
             return stored
