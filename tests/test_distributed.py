@@ -20,7 +20,8 @@ from transformers import TrainingArguments
 
 from cmssl_hf.models.cmssl.modeling_cmssl_layers import CMSSLLayer
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.engine.arguments import StageArguments, parse_arguments
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 
 
@@ -152,7 +153,7 @@ def flags(output_dir, cache_dir, batch_size, **options):
 
 REPORT = """
 import sys
-from cmssl_hf.training.arguments import StageArguments
+from cmssl_hf.training.engine.arguments import StageArguments
 
 arguments = StageArguments(output_dir=sys.argv[1], report_to="none")
 print(f"connected: {arguments.world_size} processes, {arguments.parallel_mode.value}", flush=True)

@@ -10,6 +10,8 @@ from datasets import DatasetDict
 from tiny import encoder_config
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
+from cmssl_hf.baselines import heart_rate_from_pulse_peaks
+from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.tasks import TASKS, Task
 from cmssl_hf.training import finetuning
 from cmssl_hf.training.arguments import DataArguments
@@ -104,6 +106,40 @@ def test_labels_of_one_class_are_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(finetuning, "load_stage_data", normal_only)
     with pytest.raises(ValueError, match=r"All training labels of simulated_rhythm are the same \(\d\)"):
         run(folder, tmp_path / "run", "small", task=RHYTHM.name, config_overrides={"num_hidden_layers": 1})
+    assert not (tmp_path / "run").exists()
+
+
+def drop_a_test_window(monkeypatch):
+    """As if the fourth test window were unusable."""
+    load = finetuning.load_stage_data
+
+    def without(*arguments):
+        splits = load(*arguments)
+        kept = [row for row in range(len(splits["test"])) if row != 3]
+        return DatasetDict({**splits, "test": splits["test"].select(kept)})
+
+    monkeypatch.setattr(finetuning, "load_stage_data", without)
+
+
+def test_the_classical_method_is_scored_on_the_windows_of_the_model(folder, encoder, tmp_path, monkeypatch):
+    drop_a_test_window(monkeypatch)
+    results = run(folder, tmp_path / "run", encoder)
+    raw = load_dataset("simulated", "hr", split="test", cache_dir=folder / "cache", **PEOPLE)
+    rows = [row for index, row in enumerate(raw) if index != 3]
+    predicted = [heart_rate_from_pulse_peaks(np.array(row["signal"]), row["sampling_rate"]) for row in rows]
+    errors = np.abs(np.array(predicted) - [row["label"] for row in rows])
+    assert np.isfinite(errors).all()
+    assert results["pulse_peaks"]["mae"] == pytest.approx(errors.mean())
+    assert len(pd.read_csv(tmp_path / "run" / "predictions.csv")) == len(rows)
+
+
+def test_a_release_with_other_windows_is_refused_before_the_training(folder, encoder, tmp_path, monkeypatch):
+    load = finetuning.load_raw_data
+    monkeypatch.setattr(
+        finetuning, "load_raw_data", lambda arguments: {"test": load(arguments)["test"].select([0, 2, 3, 4])}
+    )
+    with pytest.raises(ValueError, match=r"windows are not in the release, such as that of record .* at 10 s"):
+        run(folder, tmp_path / "run", encoder)
     assert not (tmp_path / "run").exists()
 
 

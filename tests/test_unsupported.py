@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training.engine.arguments import StageArguments, parse_arguments
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.engine.unsupported import REFUSED
 from cmssl_hf.training.finetuning import FinetuningArguments
 
@@ -94,7 +95,7 @@ def test_several_loggers_or_none():
 def test_refused_logger_is_one_line_before_data_are_read(tmp_path):
     command = [
         sys.executable, str(SCRIPTS / "finetune.py"), "--task", "bidmc_hr", "--data_dir", str(tmp_path / "nothing"),
-        "--output_dir", str(tmp_path / "run"), "--use_cpu", "true", "--report_to", "swanlab",
+        "--output_dir", str(tmp_path / "run"), "--from_scratch", "small", "--use_cpu", "true", "--report_to", "swanlab",
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert result.returncode == 1

@@ -161,14 +161,17 @@ class TaskBenchmark:
         arguments = FinetuningArguments(
             output_dir=str(run_dir), seed=combination.seed, report_to="none", disable_tqdm=True, **self.training
         )
+        start: dict[str, Any] = {"from_scratch": source}
+        if not _is_size(source):
+            start = {"model_name_or_path": source, "random_weights": FULL_ROWS[combination.row] is None}
         results = finetune(
             TaskArguments(
                 task=task.name,
-                model_name_or_path=source,
-                random_weights=FULL_ROWS[combination.row] is None,
+                **start,
                 label_fraction=combination.fraction,
-                fold=combination.fold,
-                num_folds=self.windows.num_folds,
+                **(
+                    {} if combination.fold is None else {"fold": combination.fold, "num_folds": self.windows.num_folds}
+                ),
                 **self.recipe,
             ),
             self.windows.data_arguments,
@@ -195,15 +198,21 @@ class TaskBenchmark:
         )
 
 
+def _is_size(source: str) -> bool:
+    return source in ENCODER_SIZES and not Path(source).is_dir()
+
+
 def architecture_of(source: str, channel: str) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
     """Config and feature extractor of an encoder's folder or of a published size.
 
     Raises:
         ValueError: if it reads another signal than `channel`.
     """
-    if source in ENCODER_SIZES and not Path(source).is_dir():
+    if _is_size(source):
         config = CMSSLEncoderConfig.from_size(source, channels=(channel,))
-        return config, CMSSLFeatureExtractor(channels=config.channels, patch_size=config.patch_size)
+        return config, CMSSLFeatureExtractor(
+            channels=config.channels, sampling_rate=config.sampling_rate, patch_size=config.patch_size
+        )
     config = AutoConfig.from_pretrained(source)
     if tuple(config.channels) != (channel,):
         raise ValueError(f"The task reads {channel}, but {source} reads {' and '.join(config.channels)}.")

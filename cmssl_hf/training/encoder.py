@@ -12,7 +12,6 @@ from datasets import DatasetDict
 from torch import nn
 from transformers import AutoConfig, EvalPrediction, set_seed
 
-from ..data.augmentation import Augmentation
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import add_codes, count_codes, model_fingerprint, with_augmented_copies
 from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
@@ -70,6 +69,11 @@ class EncoderTrainingArguments(StageArguments):
             "help": "Train towards codes like the right one, by softmax(cosine / temperature); 0: the right one only (published)."
         },
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.soft_target_temperature >= 0:
+            raise ValueError(f"`soft_target_temperature` must be at least 0, but is {self.soft_target_temperature}.")
 
 
 def soft_targets(codebook: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -178,12 +182,14 @@ def pretrain_encoder(
         ValueError: if the encoder does not fit the tokenizer or the data lack a signal.
     """
     set_seed(training_arguments.seed)
+    data_arguments.check_for_pretraining()
     tokenizer = _load_tokenizer(encoder_arguments.tokenizer).to(training_arguments.device)
     config = _encoder_config(encoder_arguments, tokenizer)
     channel = encoder_arguments.channel
     # Tokenizer and encoder read the same windows: those with all the signals that either needs.
     channels = tuple(name for name in PASS_BANDS if name in {*tokenizer.config.channels, channel})
     tokenizer_extractor = CMSSLFeatureExtractor.from_pretrained(encoder_arguments.tokenizer)
+    data_arguments.check_band_pass(tokenizer_extractor, f"the tokenizer {encoder_arguments.tokenizer}")
     settings = {name: getattr(tokenizer_extractor, name) for name in ("do_band_pass", "pass_bands", "do_standardize")}
     settings |= {"sampling_rate": config.sampling_rate, "patch_size": config.patch_size}
     splits = load_stage_data(
@@ -193,11 +199,9 @@ def pretrain_encoder(
         ("train", "validation"),
     )
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = encoder_arguments.augmentation()
+    augmentation = encoder_arguments.augmentation(config.sampling_rate)
     # Noise, drift and masks hide what the encoder reads; the tokenizer reads the whole signal.
-    hiding = Augmentation(
-        **{name: getattr(augmentation, name) for name in ("noise", "baseline_wander", "masked_share")}
-    )
+    hiding = replace(augmentation, time_stretch=1.0, amplitude_jitter=0.0, polarity_flip=0.0)
     together = replace(augmentation, noise=0.0, baseline_wander=0.0, masked_share=0.0)
     with training_arguments.main_process_first(desc="tokenising"):
         seen = dict(splits)
@@ -259,11 +263,6 @@ def _load_tokenizer(name: str) -> CMSSLTokenizerModel:
 
 def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel) -> CMSSLEncoderConfig:
     inherited = {name: getattr(tokenizer.config, name) for name in ("sampling_rate", "codebook_size")}
-    channels = tuple(arguments.config_overrides.get("channels", (arguments.channel,)))
-    if channels != (arguments.channel,):
-        raise ValueError(
-            f"The encoder reads {arguments.channel}, but `config_overrides` ask for {' and '.join(channels)}."
-        )
     for name, value in inherited.items():
         wanted = arguments.config_overrides.get(name, value)
         if wanted != value:
@@ -280,7 +279,7 @@ def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel)
         )
     fields = {"channels": (arguments.channel,), "patch_size": patch_size, "codes_per_patch": codes_per_patch}
     return CMSSLEncoderConfig.from_size(
-        arguments.encoder_size, **{**fields, **inherited, **arguments.config_overrides}
+        arguments.encoder_size or "small", **{**fields, **inherited, **arguments.config_overrides}
     )
 
 

@@ -222,7 +222,8 @@ def _inline(values: dict[str, Any]) -> str:
 
 
 def _leak_notes(run: dict[str, Any], data: list[TrainingData]) -> Iterator[str]:
-    yield "No subject is in two splits of a dataset."
+    for dataset, note in dict.fromkeys((entry.dataset, entry.subject_note) for entry in data):
+        yield f"{dataset}: {note}"
     is_tested = _task(run) is not None
     if not is_fully_known(run):
         weights = "the starting weights have" if is_tested else "its tokenizer has"

@@ -16,7 +16,7 @@ from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .codebook import CodebookCollapseCallback, initialize_codebook, revive_codes
 from .data import describe_data, load_stage_data, median_window_seconds
-from .engine.arguments import StageArguments
+from .engine.arguments import StageArguments, refuse_idle
 from .engine.trainer import StageTrainer
 from .reconstruction import codebook_metrics, reconstruction_metrics, reconstruction_report, reconstruction_statistics
 from .stage import Stage, register_stage
@@ -29,13 +29,18 @@ class TokenizerArguments(AugmentationArguments):
     channels: list[str] = field(
         default_factory=lambda: ["ecg", "ppg"], metadata={"help": "Signals that are tokenised together."}
     )
-    config_overrides: dict | str | None = field(
-        default=None,
+    config_overrides: dict[str, Any] = field(
+        default_factory=dict,
         metadata={"help": "Fields of `CMSSLTokenizerConfig`, e.g. `codebook_size=1024,num_hidden_layers=4`."},
     )
 
     def __post_init__(self):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLTokenizerConfig)
+        if list(self.config_overrides.get("channels", self.channels)) != list(self.channels):
+            raise ValueError(
+                f"`config_overrides` ask for the channels {self.config_overrides['channels']}, but `channels` are"
+                f" {self.channels}: give them as `channels`."
+            )
 
 
 @dataclass
@@ -73,6 +78,11 @@ class TokenizerTrainingArguments(StageArguments):
         default=0.01,
         metadata={"help": "Warn when the perplexity of the codes in use is below this share of the codebook."},
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        refuse_idle(self, "kmeans_iterations", "`kmeans_windows`", self.kmeans_windows > 0)
+        refuse_idle(self, "revival_usage", "`revival_steps`", self.revival_steps > 0)
 
 
 #: Figure of stage 1 in the run's folder.
@@ -250,16 +260,17 @@ def pretrain_tokenizer(
         Validation metrics of the best checkpoint: see `TokenizerTrainer`.
     """
     set_seed(training_arguments.seed)
+    data_arguments.check_for_pretraining()
     config = CMSSLTokenizerConfig(**{"channels": tokenizer_arguments.channels, **tokenizer_arguments.config_overrides})
     feature_extractor = CMSSLFeatureExtractor(
         channels=config.channels,
         sampling_rate=config.sampling_rate,
         patch_size=config.patch_size,
-        do_band_pass=data_arguments.do_band_pass,
+        do_band_pass=data_arguments.do_band_pass is not False,
     )
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = tokenizer_arguments.augmentation()
+    augmentation = tokenizer_arguments.augmentation(config.sampling_rate)
     run, checkpoint = TOKENIZER.open_run(
         training_arguments, config, describe_data(splits, data_arguments), augmentation=vars(augmentation)
     )

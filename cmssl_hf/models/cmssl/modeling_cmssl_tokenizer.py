@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmssl import CMSSLTokenizerConfig
-from .hub_cmssl import RunRecordMixin
+from .hub_cmssl import HubModelMixin
 from .modeling_cmssl_codebook import CMSSLCodebook
 from .modeling_cmssl_layers import (
     CMSSLAttention,
@@ -126,7 +126,7 @@ class CMSSLTokenizerDecoder(nn.Module):
         return self.fc3(self.activation(self.fc2(hidden_states)))
 
 
-class CMSSLTokenizerPreTrainedModel(RunRecordMixin, PreTrainedModel):
+class CMSSLTokenizerPreTrainedModel(HubModelMixin, PreTrainedModel):
     """Weight initialisation and the abilities that transformers asks a model about."""
 
     config_class = CMSSLTokenizerConfig
@@ -236,7 +236,18 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         return codes if real is None else codes.masked_fill(~real, -100)
 
     def decode(self, codes: torch.LongTensor) -> torch.FloatTensor:
-        """Signals `(batch, channels, samples)` of codes `(batch, num_patches)`; negative codes are taken as padding."""
+        """Signals `(batch, channels, samples)` of codes `(batch, num_patches)`; negative codes are taken as padding.
+
+        Raises:
+            ValueError: if codes have another shape or type, or are not in the codebook.
+        """
+        if codes.ndim != 2 or codes.shape[1] == 0 or codes.is_floating_point():
+            raise ValueError(
+                f"`codes` must be whole numbers of shape (batch, num_patches), but is {codes.dtype} of shape"
+                f" {tuple(codes.shape)}."
+            )
+        if (codes >= self.config.codebook_size).any():
+            raise ValueError(f"`codes` must lie below {self.config.codebook_size}, but reaches {int(codes.max())}.")
         real = codes >= 0
         vectors = self.codebook.lookup(codes.clamp(min=0)).to(self.dtype)
         return unpatch_signals(self.decoder(vectors, real), len(self.config.channels))
