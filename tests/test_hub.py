@@ -86,12 +86,11 @@ print(answer["windows"][0]["value"]["heart_rate"])
 """
 
 
-def test_training_pushes_when_it_is_done(hub, tmp_path):
-    folder = tmp_path / "run"
+def training_flags(folder: Path, cache: Path, **options: str) -> list[str]:
     flags = {
         "task": "simulated_hr",
         "dataset_options": "num_subjects=10,seconds_per_subject=30",
-        "cache_dir": str(tmp_path / "data"),
+        "cache_dir": str(cache),
         "model_name_or_path": "small",
         "config_overrides": "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32",
         "max_steps": "2",
@@ -106,8 +105,27 @@ def test_training_pushes_when_it_is_done(hub, tmp_path):
         "hub_model_id": "someone/heart-rate",
         "hub_token": "hf_secret",
     }
-    arguments = [argument for name, value in flags.items() for argument in (f"--{name}", value)]
-    run_python(hub, tmp_path / "home1", str(SCRIPTS / "finetune.py"), *arguments)
+    return [argument for name, value in (flags | options).items() for argument in (f"--{name}", value)]
+
+
+def test_model_that_is_pushed_at_each_save_takes_no_secrets_along(hub, tmp_path):
+    arguments = training_flags(tmp_path / "run", tmp_path / "data", hub_strategy="every_save")
+    run_python(hub, tmp_path / "home", str(SCRIPTS / "finetune.py"), *arguments)
+    messages = hub.repositories["models/someone/heart-rate"].messages
+    assert messages == ["initial commit", "Step 1", "Step 2", "End of training"]
+    files = hub.files("models/someone/heart-rate")
+    assert "training_args.bin" not in files
+    assert not any(b"hf_secret" in content for content in files.values())
+    assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"} & set(files)
+    # A finished run is uploaded once more, and nothing else.
+    arguments = training_flags(tmp_path / "run", tmp_path / "data")
+    run_python(hub, tmp_path / "home", str(SCRIPTS / "finetune.py"), *arguments)
+    assert hub.repositories["models/someone/heart-rate"].messages[4:] in ([], ["End of training"])
+
+
+def test_training_pushes_when_it_is_done(hub, tmp_path):
+    folder = tmp_path / "run"
+    run_python(hub, tmp_path / "home1", str(SCRIPTS / "finetune.py"), *training_flags(folder, tmp_path / "data"))
 
     # One upload, of the finished run.
     assert hub.repositories["models/someone/heart-rate"].messages == ["initial commit", "End of training"]

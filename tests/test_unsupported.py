@@ -54,7 +54,13 @@ def test_orders_that_cannot_be_made_are_refused(strategy):
         stage_arguments(train_sampling_strategy=strategy)
 
 
-@pytest.mark.parametrize("options", [{"hub_private_repo": True}, {"hub_revision": "a"}, {"hub_always_push": True}])
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_checkpoints_are_not_uploaded(strategy):
+    with pytest.raises(ValueError, match=f"must be end or every_save here, but is '{strategy}'"):
+        stage_arguments(hub_strategy=strategy)
+
+
+@pytest.mark.parametrize("options", [{"hub_private_repo": True}, {"hub_revision": "a"}])
 def test_settings_of_an_upload_need_one(options):
     with pytest.raises(ValueError, match="does nothing without `push_to_hub`"):
         stage_arguments(**options)

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import upload_folder
 from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerState
@@ -30,6 +31,9 @@ _PARTS = (
     ("scheduler.pt",),
     (TRAINER_STATE_NAME,),
 )
+
+# Of no use to those who load the model.
+_NEEDED_TO_CONTINUE_ONLY = ("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", TRAINER_STATE_NAME, MANIFEST_FILE)
 
 # Hidden from `get_last_checkpoint` and, by its underscore, from uploads to the Hub.
 _UNFINISHED_FOLDER = "_unfinished"
@@ -185,8 +189,20 @@ class CheckpointingTrainer(Trainer):
             self._push_from_checkpoint(str(checkpoint))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._unfinished is None:
-            super()._push_from_checkpoint(checkpoint_folder)
+        # That of `Trainer` uploads all training arguments in a pickle, `hub_token` among them.
+        if self._unfinished is not None or self.args.hub_strategy == "end" or not self.is_world_process_zero():
+            return
+        try:
+            upload_folder(
+                repo_id=self.hub_model_id,
+                folder_path=checkpoint_folder,
+                ignore_patterns=list(_NEEDED_TO_CONTINUE_ONLY),
+                commit_message=f"Step {self.state.global_step}",
+                token=self.args.hub_token,
+                revision=self.args.hub_revision,
+            )
+        except OSError as error:
+            logger.warning("%s could not be uploaded: %s", checkpoint_folder, error)
 
     def _load_best_model(self) -> None:
         refuse_damaged(self.state.best_model_checkpoint)

@@ -156,8 +156,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
                 revision=self.args.hub_revision,
             )
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
         # A pickle with paths of this machine and `hub_token` in it must not be uploaded; `run.json` says what decides.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 

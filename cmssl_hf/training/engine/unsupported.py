@@ -39,11 +39,13 @@ REFUSED = {
     "use_cache": "does nothing here: these models generate nothing.",
     "logging_nan_inf_filter": "does nothing here: a loss that is not finite ends the training.",
     "average_tokens_across_devices": "does nothing here: a step's loss is always the mean over all its processes.",
+    "hub_always_push": "does nothing here: with `hub_strategy` every_save each save waits for its upload.",
     "deepspeed": "is not supported: use DDP or FSDP, see `scripts/accelerate`.",
 }
 #: Values that say what is done anyway.
 _HEEDED = {"label_names": ["labels"]}
 _SAMPLING_STRATEGIES = ("random", "sequential")
+_HUB_STRATEGIES = ("end", "every_save")
 
 
 def refuse_unsupported(arguments: TrainingArguments) -> None:
@@ -61,7 +63,12 @@ def refuse_unsupported(arguments: TrainingArguments) -> None:
             f"`train_sampling_strategy` must be {' or '.join(_SAMPLING_STRATEGIES)} here, but is"
             f" {arguments.train_sampling_strategy!r}."
         )
-    for name in ("hub_private_repo", "hub_always_push", "hub_revision"):
+    if arguments.hub_strategy not in _HUB_STRATEGIES:
+        raise ValueError(
+            f"`hub_strategy` must be {' or '.join(_HUB_STRATEGIES)} here, but is {arguments.hub_strategy!r}: no run continues from"
+            " checkpoints on the Hub."
+        )
+    for name in ("hub_private_repo", "hub_revision"):
         if getattr(arguments, name) and not arguments.push_to_hub:
             raise ValueError(f"`{name}` does nothing without `push_to_hub`.")
     _refuse_missing_loggers(arguments.report_to)

@@ -79,17 +79,27 @@ class SharedWindowsTrainer(Trainer):
         num_shares = self.args.world_size * self.args.gradient_accumulation_steps
         return WholeSteps(sampler, self._train_batch_size * num_shares)
 
-    def _get_dataloader(
-        self, dataset: Dataset, description: str, batch_size: int, *args, is_training: bool = False, **options
-    ) -> DataLoader:
-        if is_training or self.args.world_size == 1:
-            return super()._get_dataloader(dataset, description, batch_size, *args, is_training=is_training, **options)
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        if self.args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        return self._shared_batches(self.eval_dataset if eval_dataset is None else eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        return (
+            super().get_test_dataloader(test_dataset)
+            if self.args.world_size == 1
+            else self._shared_batches(test_dataset)
+        )
+
+    def _shared_batches(self, dataset: Dataset) -> DataLoader:
         # accelerate would fill the last batches with windows from the start, in whose company others are computed with
         # another rounding.
         return DataLoaderShard(
             dataset,
             device=self.args.device,
-            batch_sampler=EvaluationBatches(dataset, batch_size, self.args.world_size, self.args.process_index),
+            batch_sampler=EvaluationBatches(
+                dataset, self.args.eval_batch_size, self.args.world_size, self.args.process_index
+            ),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
