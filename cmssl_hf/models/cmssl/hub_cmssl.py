@@ -121,8 +121,8 @@ class HubModelMixin:
             self.save_pretrained(folder, **kwargs)
             if recorded:
                 record = json.loads((run / _RUN_FILE).read_bytes())
-                # The same tensors need not be the same bytes in a file.
-                record["weights"] = {file.name: _sha256_of(file) for file in _weights_files(Path(folder))}
+                if "weights" in record:  # the same tensors need not be the same bytes in a file
+                    record["weights"] = {file.name: _sha256_of(file) for file in _weights_files(Path(folder))}
                 (Path(folder) / _RUN_FILE).write_text(json.dumps(record, indent=2) + "\n")
             if recorded and (run / _CARD_FILE).is_file():
                 card = ModelCard(name_model((run / _CARD_FILE).read_text(encoding="utf-8"), repo_id))
