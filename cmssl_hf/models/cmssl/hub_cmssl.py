@@ -120,10 +120,11 @@ class HubModelMixin:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
             if recorded:
-                record = json.loads((run / _RUN_FILE).read_bytes())
-                if "weights" in record:  # the same tensors need not be the same bytes in a file
-                    record["weights"] = {file.name: _sha256_of(file) for file in _weights_files(Path(folder))}
-                (Path(folder) / _RUN_FILE).write_text(json.dumps(record, indent=2) + "\n")
+                record = (run / _RUN_FILE).read_bytes()
+                if "weights" in (notes := json.loads(record)):  # the same tensors need not be the same bytes in a file
+                    notes["weights"] = {file.name: _sha256_of(file) for file in _weights_files(Path(folder))}
+                    record = (json.dumps(notes, indent=2) + "\n").encode()
+                (Path(folder) / _RUN_FILE).write_bytes(record)
             if recorded and (run / _CARD_FILE).is_file():
                 card = ModelCard(name_model((run / _CARD_FILE).read_text(encoding="utf-8"), repo_id))
                 card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags])) or None
