@@ -180,7 +180,8 @@ class CheckpointingTrainer(Trainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_best_model(self) -> None:
-        refuse_damaged(self.state.best_model_checkpoint)
+        if self.state.best_model_checkpoint is not None:
+            refuse_damaged(self.state.best_model_checkpoint)
         super()._load_best_model()
 
 

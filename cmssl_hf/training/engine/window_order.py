@@ -1,13 +1,18 @@
 """Which windows each process reads at each step, such that the number of processes makes no difference."""
 
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Protocol
 
 import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from accelerate.utils import recursively_apply
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 from transformers import Trainer
+
+
+class SizedSampler(Sized, Iterable[int], Protocol):
+    """What draws windows and knows how many."""
 
 
 class WholeSteps(Sampler[int]):
@@ -21,7 +26,7 @@ class WholeSteps(Sampler[int]):
         windows_per_step: in one step of all processes together.
     """
 
-    def __init__(self, sampler: Sampler[int], windows_per_step: int):
+    def __init__(self, sampler: SizedSampler, windows_per_step: int):
         self._sampler = sampler
         self._length = math.ceil(len(sampler) / windows_per_step) * windows_per_step
 
@@ -71,7 +76,7 @@ class SharedWindowsTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         sampler = super()._get_train_sampler(train_dataset)
-        if sampler is None or self.args.dataloader_drop_last:
+        if not isinstance(sampler, Sized) or self.args.dataloader_drop_last:
             return sampler
         if isinstance(sampler, RandomSampler):
             # What accelerate would replace it by if it saw it.
@@ -80,10 +85,18 @@ class SharedWindowsTrainer(Trainer):
         return WholeSteps(sampler, self._train_batch_size * num_shares)
 
     def _get_dataloader(
-        self, dataset: Dataset, description: str, batch_size: int, *args, is_training: bool = False, **options
+        self,
+        dataset: Dataset,
+        description: str,
+        batch_size: int,
+        sampler_fn: Callable[[Dataset], Sampler] | None = None,
+        is_training: bool = False,
+        dataloader_key: str | None = None,
     ) -> DataLoader:
-        if is_training or self.args.world_size == 1:
-            return super()._get_dataloader(dataset, description, batch_size, *args, is_training=is_training, **options)
+        if is_training or self.args.world_size == 1 or not isinstance(dataset, Sized):
+            return super()._get_dataloader(
+                dataset, description, batch_size, sampler_fn, is_training=is_training, dataloader_key=dataloader_key
+            )
         # accelerate would fill the last batches with windows from the start, in whose company others are computed with
         # another rounding.
         return DataLoaderShard(
