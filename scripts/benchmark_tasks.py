@@ -19,8 +19,10 @@ from cmssl_hf.evaluation.plan import combinations, read_plan
 from cmssl_hf.evaluation.report import REPORT_FILE, write_report
 from cmssl_hf.evaluation.results_store import ResultsStore
 from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
+from cmssl_hf.extensions import IMPORT_HELP, import_extensions
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.engine.command import orderly_end
+from cmssl_hf.training.engine.parsing import parse_options
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
     disable_progress_bars()
     with orderly_end():
         plan = read_plan(options.config)
-        folders = dict(entry.split("=", 1) for entry in options.data_dir)
+        folders = parse_options(options.data_dir, as_text=True)
         skipped = [name for name in plan.tasks if get_task(name).dataset not in {*folders, "simulated"}]
         plan.tasks = {name: task_plan for name, task_plan in plan.tasks.items() if name not in skipped}
         if skipped:
@@ -61,7 +63,11 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with orderly_end():
+        arguments = import_extensions(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", nargs="?", default=str(Path(__file__).parent / "configs" / "benchmark_tasks.yaml"))
     parser.add_argument("--data_dir", nargs="*", default=[], metavar="DATASET=FOLDER", help="releases, by dataset")
     for channel in ("ppg", "ecg"):
@@ -76,10 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/benchmark_tasks")
     parser.add_argument("--cache_dir", help="for prepared data")
     parser.add_argument("--report_only", action="store_true", help="write the report from what is finished")
-    options = parser.parse_args()
-    if any("=" not in entry for entry in options.data_dir):
-        sys.exit("error: `--data_dir` takes DATASET=FOLDER.")
-    return options
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

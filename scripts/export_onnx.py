@@ -3,8 +3,14 @@
     python scripts/export_onnx.py --model runs/finetuned --output_dir runs/finetuned_onnx
 
 The folder gets `model.onnx` beside the model's configuration and feature extractor. The batch size and the number of patches
-are dynamic; the inputs are `input_values (batch, channels, samples)` and `attention_mask (batch, samples)`, as the feature
-extractor writes them. onnxruntime must give the outputs of torch at several shapes, or the export fails.
+are dynamic; the inputs are what the feature extractor writes with `return_tensors="np"`: `input_values (batch, channels,
+samples)`, float32, and `attention_mask (batch, samples)`, int32. onnxruntime wants both, of these types: where nothing is
+padded, the mask is all ones. It must give the outputs of torch at several shapes of the extractor's output, or the export
+fails.
+
+    session = onnxruntime.InferenceSession("runs/finetuned_onnx/model.onnx")
+    extract = CMSSLFeatureExtractor.from_pretrained("runs/finetuned_onnx")
+    logits = session.run(None, dict(extract(signal, sampling_rate=125, return_tensors="np")))[0]
 
 Needs the extra `onnx` (`pip install cmssl_hf[onnx]`).
 """
@@ -18,7 +24,6 @@ import onnxruntime
 import torch
 from transformers import (
     AutoConfig,
-    AutoFeatureExtractor,
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
@@ -27,6 +32,7 @@ from transformers import (
 )
 
 import cmssl_hf
+from cmssl_hf import CMSSLFeatureExtractor
 
 
 MODEL_CLASSES = {
@@ -53,30 +59,41 @@ def load_model(name: str) -> PreTrainedModel:
     """The model of a folder or repository with the head that it was saved with, in evaluation mode and float32.
 
     Raises:
-        ValueError: if it is not an encoder.
+        ValueError: if it is not an encoder, or cuts windows into pieces.
     """
-    architecture = (AutoConfig.from_pretrained(name).architectures or ["unknown"])[0]
+    config = AutoConfig.from_pretrained(name)
+    architecture = (config.architectures or ["unknown"])[0]
     if architecture not in MODEL_CLASSES:
         raise ValueError(f"{name} holds a {architecture}; these can be exported: {', '.join(MODEL_CLASSES)}.")
+    if getattr(config, "piece_seconds", None) is not None:
+        raise ValueError(
+            f"{name} cuts windows into pieces of {config.piece_seconds:g} s, as many as they hold, and a graph has a fixed number."
+        )
     return MODEL_CLASSES[architecture].from_pretrained(name, dtype=torch.float32).eval()
 
 
-def example_inputs(model: PreTrainedModel, batch_size: int, num_patches: int) -> dict[str, torch.Tensor]:
-    """Random signals; the first window ends in half a patch of padding, the last in all but one patch of it."""
-    config = model.config
-    samples = num_patches * config.patch_size
-    attention_mask = torch.ones(batch_size, samples, dtype=torch.int64)
-    attention_mask[-1, config.patch_size :] = 0
-    attention_mask[0, samples - config.patch_size // 2 :] = 0
-    generator = torch.Generator().manual_seed(0)
-    input_values = torch.randn(batch_size, len(config.channels), samples, generator=generator)
-    return {"input_values": input_values, "attention_mask": attention_mask}
+def example_inputs(extractor: CMSSLFeatureExtractor, batch_size: int, num_patches: int) -> dict[str, np.ndarray]:
+    """What the feature extractor makes of random signals; the first window ends in half a patch of padding, the last of
+    several in all but one patch of it."""
+    lengths = [num_patches * extractor.patch_size] * batch_size
+    lengths[-1] = extractor.patch_size
+    lengths[0] = max(num_patches * extractor.patch_size - extractor.patch_size // 2, extractor.patch_size)
+    generator = np.random.default_rng(0)
+    signals = {name: [generator.standard_normal(length) for length in lengths] for name in extractor.channels}
+    features = extractor(
+        **signals,
+        sampling_rate=extractor.sampling_rate,
+        padding="max_length",
+        max_length=num_patches * extractor.patch_size,
+        return_tensors="np",
+    )
+    return dict(features)
 
 
-def export_model(model: PreTrainedModel, path: Path) -> None:
+def export_model(model: PreTrainedModel, extractor: CMSSLFeatureExtractor, path: Path) -> None:
     """Writes `model` to the file `path`, with one ONNX output per field of its torch output."""
     # 0 and 1 are special to torch's shape analysis, so the example has more of everything.
-    inputs = example_inputs(model, batch_size=2, num_patches=3)
+    inputs = _as_tensors(example_inputs(extractor, batch_size=2, num_patches=3))
     with torch.no_grad():
         output_names = list(model(**inputs).keys())
     batch = torch.export.Dim("batch")
@@ -95,33 +112,42 @@ def export_model(model: PreTrainedModel, path: Path) -> None:
     )
 
 
-def largest_difference(model: PreTrainedModel, path: Path) -> float:
-    """Largest difference between onnxruntime's outputs and torch's at several shapes, relative to the largest output."""
+def largest_difference(model: PreTrainedModel, extractor: CMSSLFeatureExtractor, path: Path) -> float:
+    """Largest difference between onnxruntime's outputs and torch's for several shapes of the extractor's output, relative to
+    the largest output."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     differences = []
     for batch_size, num_patches in VALIDATED_SHAPES:
-        inputs = example_inputs(model, batch_size, num_patches)
+        inputs = example_inputs(extractor, batch_size, num_patches)
         with torch.no_grad():
-            expected = model(**inputs)
-        outputs = session.run(names, {name: value.numpy() for name, value in inputs.items()})
+            expected = model(**_as_tensors(inputs))
+        outputs = session.run(names, inputs)
         for name, output in zip(names, outputs):
             reference = expected[name].numpy()
-            differences.append(np.abs(output - reference).max() / np.abs(reference).max())
-    return float(max(differences))
+            largest = np.abs(reference).max()
+            # An output of zeros alone has no scale.
+            differences.append(np.abs(output - reference).max() / (largest if largest > 0 else 1.0))
+    return float(np.max(differences))
+
+
+def _as_tensors(inputs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value) for name, value in inputs.items()}
 
 
 def main() -> None:
     (arguments,) = HfArgumentParser(ExportArguments).parse_args_into_dataclasses()
     model = load_model(arguments.model)
+    extractor = CMSSLFeatureExtractor.from_pretrained(arguments.model)
     output_dir = Path(arguments.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    export_model(model, output_dir / "model.onnx")
-    difference = largest_difference(model, output_dir / "model.onnx")
-    if difference > arguments.tolerance:
+    export_model(model, extractor, output_dir / "model.onnx")
+    difference = largest_difference(model, extractor, output_dir / "model.onnx")
+    # What is not a number is not within the tolerance either.
+    if not difference <= arguments.tolerance:
         raise SystemExit(f"error: onnxruntime differs from torch by {difference:.2g} > {arguments.tolerance:.2g}")
     model.config.save_pretrained(output_dir)
-    AutoFeatureExtractor.from_pretrained(arguments.model).save_pretrained(output_dir)
+    extractor.save_pretrained(output_dir)
     print(json.dumps({"model": str(output_dir / "model.onnx"), "largest_relative_difference": difference}))
 
 

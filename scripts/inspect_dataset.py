@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.building.ecg_recordings import LEADS
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
+from cmssl_hf.extensions import IMPORT_HELP, import_extensions
 from cmssl_hf.signals import detect_pulse_peaks, detect_r_peaks, heart_rate_from_beats
 from cmssl_hf.tasks import TASKS
+from cmssl_hf.training.engine.parsing import parse_options
 
 
 # Of longer recordings the figure shows the beginning.
@@ -167,7 +168,10 @@ def plot_windows(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = import_extensions(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", choices=dataset_names())
     parser.add_argument("config_name", nargs="?", help="configuration; the default one if left out")
     parser.add_argument("--data_dir", help="folder of the release; downloaded where possible if left out")
@@ -182,11 +186,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if malformed := [option for option in options.option if "=" not in option]:
         parser.error(f"--option takes NAME=VALUE, not {malformed[0]!r}")
-    builder_options = {
-        name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in options.option)
-    }
     builder = load_dataset_builder(
-        options.dataset, options.config_name, data_dir=options.data_dir, cache_dir=options.cache_dir, **builder_options
+        options.dataset,
+        options.config_name,
+        data_dir=options.data_dir,
+        cache_dir=options.cache_dir,
+        **parse_options(options.option),
     )
     builder.download_and_prepare(num_proc=options.num_proc)
     print(describe(builder))

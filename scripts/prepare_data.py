@@ -10,10 +10,10 @@ A run that was interrupted continues when it is started again with the same argu
 
 import argparse
 import shutil
+import sys
 from datetime import timedelta
 from pathlib import Path
 
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
@@ -22,10 +22,17 @@ from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.data.loading import dataset_names, load_dataset_builder
 from cmssl_hf.data.prepared.storage import SAMPLE_DTYPES
 from cmssl_hf.data.prepared.writing import Estimate, Preparation, channels_of
+from cmssl_hf.extensions import IMPORT_HELP, import_extensions
+from cmssl_hf.training.engine.command import orderly_end
+from cmssl_hf.training.engine.parsing import parse_options
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with orderly_end():
+        arguments = import_extensions(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=IMPORT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", choices=dataset_names())
     parser.add_argument("config_name", nargs="?", help="configuration of the dataset; its default one if left out")
     parser.add_argument("--data_dir", help="folder with the release, where it is not downloaded")
@@ -37,8 +44,11 @@ def parse_arguments() -> argparse.Namespace:
         "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the dataset, e.g. form=subsets"
     )
     parser.add_argument("--channels", nargs="+", choices=("ecg", "ppg"), help="signals to keep; all if left out")
+    parser.add_argument(
+        "--sampling_rate", type=int, default=125, help="of the models that will read the signals, in Hz"
+    )
     parser.add_argument("--no_band_pass", action="store_true", help="leave the signals unfiltered")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> None:
@@ -47,10 +57,12 @@ def main() -> None:
     state = PartialState(cpu=True, timeout=timedelta(days=30))
     with state.main_process_first():
         builder = load_dataset_builder(
-            arguments.dataset, arguments.config_name, data_dir=arguments.data_dir, **_options(arguments.option)
+            arguments.dataset, arguments.config_name, data_dir=arguments.data_dir, **parse_options(arguments.option)
         )
         feature_extractor = CMSSLFeatureExtractor(
-            channels=arguments.channels or channels_of(builder), do_band_pass=not arguments.no_band_pass
+            channels=arguments.channels or channels_of(builder),
+            sampling_rate=arguments.sampling_rate,
+            do_band_pass=not arguments.no_band_pass,
         )
         preparation = Preparation(
             builder,
@@ -75,10 +87,6 @@ def main() -> None:
         _report(preparation.finish(plan), preparation.output_dir)
     state.wait_for_everyone()
     state.destroy_process_group()
-
-
-def _options(assignments: list[str]) -> dict:
-    return {name: yaml.safe_load(value) for name, _, value in (each.partition("=") for each in assignments)}
 
 
 def _plan(preparation: Preparation) -> list:

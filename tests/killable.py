@@ -18,8 +18,8 @@ from types import MappingProxyType
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainer, EncoderTrainingArguments, pretrain_encoder
 from cmssl_hf.training.engine import checkpoints
-from cmssl_hf.training.engine.arguments import parse_arguments
 from cmssl_hf.training.engine.command import orderly_end, run_stage
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.engine.run_folder import RunFolder
 from cmssl_hf.training.engine.trainer import StageTrainer
 from cmssl_hf.training.finetuning import FinetuningArguments, FinetuningTrainer, TaskArguments, finetune

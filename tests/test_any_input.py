@@ -134,7 +134,7 @@ def test_quality(signal, rate, channel):
     if signal.ndim != 1 or reason_to_drop(signal) == "missing" or np.abs(signal).max() > 1e300:
         return
     (issues,) = find_quality_issues([signal], rate, channel)
-    assert set(issues) <= {"flat", "clipped", "out_of_range", "no_pulse"}
+    assert set(issues) <= {"flat", "clipped", "out_of_range", "no_pulse", "inverted"}
     if len(signal) and np.ptp(signal) == 0:
         assert "no_pulse" in issues
 
@@ -231,10 +231,11 @@ def test_pipelines(pipelines, task, signal, rate, seconds, stride):
     except ValueError as error:
         assert_says_what(error)
         return
-    assert 0 < answer["usable_share"] <= 1
+    assert 0 <= answer["usable_share"] <= 1
+    assert (answer["value"] is None) == (answer["usable_share"] == 0) == ("reason" in answer)
     for part in (answer, *answer["windows"]):
         if part["value"] is None:
-            assert part["reason"] in ("missing", "flat", "short", "not finite")
+            assert part is answer or part["reason"] in ("missing", "flat", "short", "not finite")
         elif task == 0:
             assert np.isfinite([*part["value"].values()]).all()
         elif task == 1:

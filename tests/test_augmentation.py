@@ -28,7 +28,7 @@ def generators(number, seed=0):
 
 def stretched(number=200, limit=1.33, scales_labels=True, label=120.0):
     windows = [sine(2.0, phase=index)[None] for index in range(number)]
-    augmentation = Augmentation(time_stretch=limit, scales_labels=scales_labels)
+    augmentation = Augmentation(RATE, time_stretch=limit, scales_labels=scales_labels)
     return augmentation(windows, np.full(number, label, dtype=np.float32), generators(number))
 
 
@@ -61,7 +61,7 @@ def test_slower_windows_start_at_different_places():
     ramp = np.arange(2000.0)[None]
     first = []
     for generator in generators(100):
-        window, speed = Augmentation(time_stretch=2.0)._stretch(ramp, generator)
+        window, speed = Augmentation(RATE, time_stretch=2.0)._stretch(ramp, generator)
         assert window[0, 0] + (window.shape[-1] - 1) * speed <= 1999 + 1e-6
         first.append(window[0, 0])
     assert np.ptp(first) > 500
@@ -69,14 +69,14 @@ def test_slower_windows_start_at_different_places():
 
 def test_channels_stay_synchronous():
     windows = [np.stack([sine(2.0), -3 * sine(2.0)])]
-    augmentation = Augmentation(time_stretch=1.5)
+    augmentation = Augmentation(RATE, time_stretch=1.5)
     (window,), _ = augmentation(windows, None, generators(1))
     np.testing.assert_allclose(window[0], -window[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"time_stretch": 1.3}, {"amplitude_jitter": 0.5}, {"noise": 0.5}])
 def test_windows_stay_standardised_float32(options):
-    windows, labels = Augmentation(**options)([sine(1.3)[None], sine(2.1)[None]], None, generators(2))
+    windows, labels = Augmentation(RATE, **options)([sine(1.3)[None], sine(2.1)[None]], None, generators(2))
     assert labels is None
     for window in windows:
         assert window.dtype == np.float32
@@ -86,7 +86,7 @@ def test_windows_stay_standardised_float32(options):
 def test_noise_has_the_level_that_was_drawn():
     number, largest = 400, 0.5
     windows = [np.sqrt(2) * sine(2.0, 4000)[None]] * number
-    noisy, _ = Augmentation(noise=largest)(windows, None, generators(number))
+    noisy, _ = Augmentation(RATE, noise=largest)(windows, None, generators(number))
     levels = []
     for window in noisy:
         # Standardised, a unit sine plus noise of level s has a correlation of 1 / sqrt(1 + s^2) with the sine.
@@ -96,26 +96,26 @@ def test_noise_has_the_level_that_was_drawn():
 
 
 def test_gain_varies_slowly_and_by_its_standard_deviation():
-    gains = np.array([Augmentation(amplitude_jitter=0.3)._gain(1000, g) for g in generators(2000)])
+    gains = np.array([Augmentation(RATE, amplitude_jitter=0.3)._gain(1000, g) for g in generators(2000)])
     assert np.log(gains[:, 0]).std() == pytest.approx(0.3, rel=0.05)
     assert np.abs(np.diff(gains, axis=1)).max() < 0.05
 
 
 def test_labels_of_the_caller_are_left_alone():
     labels = np.full(3, 60.0, dtype=np.float32)
-    Augmentation(time_stretch=1.5, scales_labels=True)([sine(1.0)[None]] * 3, labels, generators(3))
+    Augmentation(RATE, time_stretch=1.5, scales_labels=True)([sine(1.0)[None]] * 3, labels, generators(3))
     assert (labels == 60.0).all()
 
 
 def test_several_rates_per_window_are_scaled_alike():
     labels = np.array([[60.0, 15.0], [80.0, 20.0]], dtype=np.float32)
-    _, scaled = Augmentation(time_stretch=1.5, scales_labels=True)([sine(1.0)[None]] * 2, labels, generators(2))
+    _, scaled = Augmentation(RATE, time_stretch=1.5, scales_labels=True)([sine(1.0)[None]] * 2, labels, generators(2))
     np.testing.assert_allclose(scaled[:, 0] / scaled[:, 1], 4.0, rtol=1e-6)
     assert (scaled != labels).all()
 
 
 def test_the_same_generators_give_the_same_windows():
-    augmentation = Augmentation(time_stretch=1.5, amplitude_jitter=0.2, noise=0.1)
+    augmentation = Augmentation(RATE, time_stretch=1.5, amplitude_jitter=0.2, noise=0.1)
     first, second = (augmentation([sine(1.0)[None]] * 2, None, generators(2))[0] for _ in range(2))
     for a, b in zip(first, second):
         np.testing.assert_array_equal(a, b)
@@ -123,19 +123,19 @@ def test_the_same_generators_give_the_same_windows():
 
 def test_time_stretch_below_one_is_refused():
     with pytest.raises(ValueError, match=r"`time_stretch` must be at least 1, but is 0\.5"):
-        Augmentation(time_stretch=0.5)
+        Augmentation(RATE, time_stretch=0.5)
 
 
 def test_polarity_is_flipped_as_often_as_asked():
     windows = [sine(2.0)[None]] * 400
-    flipped, labels = Augmentation(polarity_flip=0.25)(windows, np.ones(400), generators(400))
+    flipped, labels = Augmentation(RATE, polarity_flip=0.25)(windows, np.ones(400), generators(400))
     signs = np.array([np.sign(np.dot(window[0], windows[0][0])) for window in flipped])
     assert stats.binomtest(int((signs < 0).sum()), 400, 0.25).pvalue > 0.01
     assert (labels == 1).all()
 
 
 def test_drift_is_slow_and_of_unit_deviation():
-    drifts = np.array([Augmentation(baseline_wander=1.0)._drift(20000, g) for g in generators(20)])
+    drifts = np.array([Augmentation(RATE, baseline_wander=1.0)._drift(20000, g) for g in generators(20)])
     power = np.abs(np.fft.rfft(drifts * np.hanning(20000))) ** 2
     fast = np.fft.rfftfreq(20000, 1 / RATE) > 0.55
     assert power[:, fast].sum() < 1e-4 * power.sum()
@@ -152,7 +152,7 @@ def test_drift_goes_with_the_sampling_rate():
 @pytest.mark.parametrize("probability", [-0.1, 1.1])
 def test_a_polarity_flip_that_is_no_probability_is_refused(probability):
     with pytest.raises(ValueError, match=f"`polarity_flip` is a probability, but is {probability}"):
-        Augmentation(polarity_flip=probability)
+        Augmentation(RATE, polarity_flip=probability)
 
 
 def test_masked_spans_cover_their_share():
@@ -170,4 +170,17 @@ def test_masked_spans_cover_their_share():
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_impossible_masked_share_is_refused(share):
     with pytest.raises(ValueError, match="`masked_share` must be at least 0 and less than 1"):
-        Augmentation(masked_share=share)
+        Augmentation(RATE, masked_share=share)
+
+
+@pytest.mark.parametrize("rate", [64, 250])
+def test_masked_spans_last_half_a_second_at_any_rate(rate):
+    window = np.random.default_rng(0).standard_normal((1, 10 * rate))
+    augmentation = Augmentation(masked_share=0.05, sampling_rate=rate)
+    (masked,), _ = augmentation([window], None, [np.random.default_rng(1)])
+    assert (masked == 0).sum() == rate / 2
+
+
+def test_augmentation_without_a_rate_is_refused():
+    with pytest.raises(ValueError, match="`sampling_rate` must be the rate of the windows in Hz, but is 0"):
+        Augmentation(sampling_rate=0)

@@ -9,7 +9,7 @@ from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.codes import add_codes, with_augmented_copies
 
 
-STRETCH = Augmentation(time_stretch=1.3, amplitude_jitter=0.2)
+STRETCH = Augmentation(125, time_stretch=1.3, amplitude_jitter=0.2)
 
 
 def test_copies_follow_the_windows():

@@ -1,10 +1,15 @@
-"""`scripts/benchmark.py` runs through and leaves results, figures and a table."""
+"""`scripts/speed/benchmark.py` runs through and leaves results, figures and a table."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import measurements
+import numpy as np
 import pytest
 from benchmark import main
-from benchmark_report import ratio, write_between_markers
+from tables_and_figures import ratio, write_between_markers
 
 
 @pytest.mark.long
@@ -33,6 +38,14 @@ def test_quick_run(tmp_path, capsys):
 def test_ratio_is_the_median_of_pairs():
     case = {"seconds": {"published, float32": [2.0, 30.0, 4.0], "ours, float32": [1.0, 10.0, 1.0]}}
     assert ratio(case, "ours, float32", "published, float32") == 3.0
+
+
+def test_peak_memory_does_not_count_the_process_that_started_this_one():
+    held = np.ones(600_000_000, np.uint8)
+    folder = Path(measurements.__file__).parent
+    command = [sys.executable, "-c", "import measurements; print(measurements.peak_mb())"]
+    output = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert 20 < float(output) < held.nbytes / 1e6
 
 
 def test_document_without_markers(tmp_path):

@@ -54,7 +54,11 @@ def plan():
         "per_device_train_batch_size": 8,
         "use_cpu": True,
     }
-    task = TaskPlan(dataset_options=PEOPLE, recipe={"time_stretch": 1.2}, full_on_folds=["joint_full"])
+    task = TaskPlan(
+        dataset_options=PEOPLE,
+        recipe={"time_stretch": 1.2, "accept_unknown_provenance": True},
+        full_on_folds=["joint_full"],
+    )
     return BenchmarkPlan({"simulated_hr": task}, [0.25, 1.0], [1.0], [0], [0, 1], 2, 50, training)
 
 

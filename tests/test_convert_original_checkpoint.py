@@ -1,5 +1,6 @@
 """Converted checkpoints compute what the published models compute."""
 
+import math
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published_architecture import PublishedFinetuned, PublishedStage2, PublishedTokenizer
+from published_model import PublishedFinetuned, PublishedStage2, PublishedTokenizer
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
 import cmssl_hf  # noqa: F401  (registers the models)
@@ -148,21 +149,56 @@ def test_published_finetuned_model(reference_outputs, tmp_path):
 # --- against the published architecture in plain torch
 
 
+def tiny_tokenizer(used_channels=(0, 1)) -> PublishedTokenizer:
+    torch.manual_seed(0)
+    tokenizer = PublishedTokenizer(
+        used_channels=used_channels,
+        patch_size=25,
+        width=16,
+        heads=4,
+        layers=3,
+        decoder_heads=2,
+        decoder_layers=1,
+        codes=32,
+        dropout=0.0,
+        channel_weights=(1.0, 3.0),
+    )
+    # As after some training: no two of them can be taken for each other.
+    state = tokenizer.quantizer.embedding
+    state.cluster_size.uniform_()
+    state.embed_avg.mul_(0.5 + torch.rand(32, 1))
+    return tokenizer.eval()
+
+
+def tiny_finetuned(outputs=3) -> PublishedFinetuned:
+    return PublishedFinetuned(width=24, heads=3, layers=2, patch_size=25, outputs=outputs)
+
+
 @pytest.fixture
 def published_tokenizer():
-    torch.manual_seed(0)
-    return PublishedTokenizer().eval()
+    return tiny_tokenizer()
 
 
 @pytest.fixture
 def published_stage2(published_tokenizer):
-    return PublishedStage2(published_tokenizer).eval()
+    published = PublishedStage2(published_tokenizer, width=24, heads=3, layers=2).eval()
+    published.hyper_parameters["stochastic_depth_prob"] = 0.2
+    return published
+
+
+def test_positions_are_those_of_vaswani_et_al(published_tokenizer):
+    expected = torch.tensor(
+        [
+            [(math.cos if d % 2 else math.sin)(position / 10000 ** ((d - d % 2) / 16)) for d in range(16)]
+            for position in range(20)
+        ]
+    )
+    torch.testing.assert_close(published_tokenizer.pe.pe[0, :20], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_tokenizer_matches_plain_torch(channels, tmp_path):
-    torch.manual_seed(0)
-    published = PublishedTokenizer(channels=channels).eval()
+    published = tiny_tokenizer(used_channels=(0, 1) if channels == 2 else (1,))
     model = convert_tokenizer(save_lightning(published, tmp_path / "tokenizer.ckpt"))
     x = torch.randn(4, 6, channels, 25)
     with torch.no_grad():
@@ -205,14 +241,17 @@ def test_encoder_and_targets_match_plain_torch(published_stage2, tmp_path):
         logits = published_stage2.prediction_head(features)
         outputs = model(to_signals(x)[:, 1:], output_hidden_states=True)
         codes = frozen.encode(to_signals(x))
+        # The published stage 2 left out the projection that stage 1 had trained.
+        latents = torch.nn.functional.normalize(published_stage2.tokenizer.hidden_states(x), dim=-1)
+        targets = published_stage2.tokenizer.quantizer(latents)[2]
     assert relative_error(outputs.hidden_states[-1], features) < 1e-5
     assert relative_error(outputs.logits, logits) < 1e-5
-    assert codes.tolist() == published_stage2.targets(x).tolist()
+    assert codes.tolist() == targets.tolist()
 
 
 def test_finetuned_model_matches_plain_torch(tmp_path):
     torch.manual_seed(0)
-    published = PublishedFinetuned().eval()
+    published = tiny_finetuned().eval()
     torch.save(published.state_dict(), tmp_path / "finetuned.pth")
     x = torch.randn(4, 6, 25)
     standardised = convert_finetuned(tmp_path / "finetuned.pth", num_attention_heads=3, channel="ecg")
@@ -267,7 +306,7 @@ def test_encoder_carries_the_published_settings(published_stage2, tmp_path):
 
 
 def test_finetuned_labels_and_units(tmp_path):
-    torch.save(PublishedFinetuned(outputs=2).state_dict(), tmp_path / "finetuned.pth")
+    torch.save(tiny_finetuned(outputs=2).state_dict(), tmp_path / "finetuned.pth")
     converted(
         tmp_path / "finetuned.pth",
         tmp_path / "model",
@@ -286,7 +325,7 @@ def test_finetuned_labels_and_units(tmp_path):
 
 
 def test_command_line(tmp_path):
-    torch.save(PublishedFinetuned().state_dict(), tmp_path / "finetuned.pth")
+    torch.save(tiny_finetuned().state_dict(), tmp_path / "finetuned.pth")
     command = [sys.executable, "-m", "cmssl_hf.models.cmssl.convert_original_checkpoint"]
     command += ["--checkpoint", str(tmp_path / "finetuned.pth"), "--output_dir", str(tmp_path / "model")]
     refused = subprocess.run(command, capture_output=True, text=True)
@@ -317,7 +356,7 @@ def test_missing_and_unexpected_keys_are_listed(published_tokenizer, published_s
 
 
 def test_damaged_finetuned_model(tmp_path):
-    state = dict(PublishedFinetuned().state_dict())
+    state = dict(tiny_finetuned().state_dict())
     state["head.4.weight"] = state.pop("head.2.weight")
     torch.save(state, tmp_path / "damaged.pth")
     with pytest.raises(ValueError, match=r"Missing keys: head\.2\.weight\. Unexpected keys: head\.4\.weight\."):
@@ -325,7 +364,7 @@ def test_damaged_finetuned_model(tmp_path):
 
 
 def test_finetuned_model_needs_its_heads(tmp_path):
-    torch.save(PublishedFinetuned().state_dict(), tmp_path / "finetuned.pth")
+    torch.save(tiny_finetuned().state_dict(), tmp_path / "finetuned.pth")
     with pytest.raises(ValueError, match="number of attention heads"):
         convert_finetuned(tmp_path / "finetuned.pth")
 

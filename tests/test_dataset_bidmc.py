@@ -1,6 +1,7 @@
 """The BIDMC builder against the raw files, read here independently of it, and on small recordings written here."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -326,5 +327,27 @@ class TestRelease:
         shutil.copytree(release / "bidmc_csv", tmp_path / "bidmc_csv")
         for content in ("", "Time [s], PULSE\n0,90\n"):
             (tmp_path / "bidmc_csv" / "bidmc_27_Numerics.csv").write_text(content)
-            with pytest.raises(ValueError, match=r"bidmc_27_(Numerics|Signals)\.csv (cannot be read|has no HR)"):
+            with pytest.raises(
+                ValueError, match=r"bidmc_27_(Numerics|Signals)\.csv (cannot be read|has no column HR)"
+            ):
                 load_dataset("bidmc", "hr", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+
+    @pytest.mark.parametrize(
+        ("kind", "row", "column", "cell", "problem"),
+        [
+            ("Signals", 3, " PLETH", "x", "'x' is not a number"),
+            ("Numerics", 4, " HR", "90;5", "'90;5' is not a number"),
+            ("Breaths", 2, "breaths ann1 [signal sample no]", "1.5", r"1\.5 is not a whole number"),
+            ("Breaths", 5, " breaths ann2 [signal sample no]", "inf", "inf is not a whole number"),
+        ],
+    )
+    def test_damaged_cell_is_named(self, release, tmp_path, kind, row, column, cell, problem):
+        folder = tmp_path / "bidmc_csv"
+        shutil.copytree(release / "bidmc_csv", folder)
+        table = pd.read_csv(folder / f"bidmc_27_{kind}.csv", dtype=str)
+        table.loc[row - 2, column] = cell
+        table.to_csv(folder / f"bidmc_27_{kind}.csv", index=False)
+        with pytest.raises(
+            ValueError, match=rf"bidmc_27_{kind}\.csv, row {row}, column `{re.escape(column.strip())}`: {problem}"
+        ):
+            load_dataset("bidmc", "hr", data_dir=folder, cache_dir=tmp_path / "cache")

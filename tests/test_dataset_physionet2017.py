@@ -108,8 +108,10 @@ class TestErrors:
         ("content", "message"),
         [
             ("", r"REFERENCE-v3\.csv is empty"),
-            ("A00001,N\nA00002,Q\n", r"REFERENCE-v3\.csv has labels other than N, A, O, ~: Q"),
-            ("A00001\n", r"REFERENCE-v3\.csv has labels other than N, A, O, ~: none"),
+            ("A00001,N\nA00002,Q\n", r"REFERENCE-v3\.csv, row 2, column `label`: 'Q' is none of N, A, O, ~"),
+            ("A00001,N\nA00002\n", r"REFERENCE-v3\.csv, row 2, column `label`: the cell is empty"),
+            (",N\n", r"REFERENCE-v3\.csv, row 1, column `record`: the cell is empty"),
+            ("A00001,N\nA00001,N\n", r"REFERENCE-v3\.csv, row 2, column `record`: A00001 is listed before"),
             ("A00001,N\nA00099,A\n", r"REFERENCE-v3\.csv lists 1 recordings that are not there, such as A00099"),
         ],
     )

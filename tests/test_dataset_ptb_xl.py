@@ -177,7 +177,11 @@ class TestErrors:
         ("file", "content", "message"),
         [
             ("ptbxl_database.csv", "", r"ptbxl_database\.csv cannot be read: EmptyDataError"),
-            ("ptbxl_database.csv", "ecg_id,age\n1,50\n", r"ptbxl_database\.csv cannot be read: KeyError"),
+            (
+                "ptbxl_database.csv",
+                "ecg_id,age\n1,50\n",
+                r"ptbxl_database\.csv has no column patient_id, strat_fold, .*; it has ecg_id, age",
+            ),
             ("scp_statements.csv", "", r"scp_statements\.csv cannot be read: EmptyDataError"),
             ("scp_statements.csv", None, r"scp_statements\.csv cannot be read: FileNotFoundError"),
             (
@@ -196,12 +200,38 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             load_dataset("ptb_xl", data_dir=folder, cache_dir=tmp_path / "cache")
 
+    @pytest.mark.parametrize(
+        ("column", "cell", "problem"),
+        [
+            ("patient_id", "", "the cell is empty"),
+            ("patient_id", "x", "'x' is not a number"),
+            ("patient_id", "10.5", r"10\.5 is not a whole number"),
+            ("ecg_id", "1", "1 is listed before"),
+            ("age", "old", "'old' is not a number"),
+            ("age", "-3", "-3 is no age"),
+            ("sex", "2", "2 is neither 0 nor 1"),
+            ("strat_fold", "11", "11 is none of the folds 1 to 10"),
+            ("scp_codes", "", "the cell is empty"),
+            ("scp_codes", "['NORM']", r"\"\['NORM'\]\" is no dictionary"),
+            ("filename_lr", "", "the cell is empty"),
+        ],
+    )
+    def test_damaged_cell_is_named(self, tmp_path, column, cell, problem):
+        folder = write_release(tmp_path, rates=[100])
+        table = pd.read_csv(folder / "ptbxl_database.csv", dtype=str)
+        table.loc[2, column] = cell
+        table.to_csv(folder / "ptbxl_database.csv", index=False)
+        with pytest.raises(ValueError, match=rf"ptbxl_database\.csv, row 4, column `{column}`: {problem}"):
+            load_dataset("ptb_xl", data_dir=folder, cache_dir=tmp_path / "cache")
+
     def test_code_in_a_table_is_not_run(self, tmp_path):
         folder = write_release(tmp_path, rates=[100])
         table = pd.read_csv(folder / "ptbxl_database.csv")
         table.loc[0, "scp_codes"] = "__import__('os').mkdir('run')"
         table.to_csv(folder / "ptbxl_database.csv", index=False)
-        with pytest.raises(ValueError, match=r"ptbxl_database\.csv cannot be read: ValueError: malformed node"):
+        with pytest.raises(
+            ValueError, match=r"ptbxl_database\.csv, row 2, column `scp_codes`: .* is no dictionary: malformed node"
+        ):
             load_dataset("ptb_xl", data_dir=folder, cache_dir=tmp_path / "cache")
 
     @pytest.mark.parametrize(("suffix", "size"), [("dat", 1000), ("dat", 0), ("hea", 40), ("hea", 0)])

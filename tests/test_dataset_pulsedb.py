@@ -351,7 +351,6 @@ def test_damaged_subset_and_missing_segments_are_named(subsets, tmp_path):
         ({"form": "subset"}, "`form` must be one of"),
         ({"source": "eicu"}, "`source` must be one of"),
         ({"form": "subsets"}, "it has neither Train_Subset.mat nor Train_Info.mat"),
-        ({"form": "subsets", "fold": 1}, "`fold` is for `form='segments'`"),
     ],
 )
 def test_wrong_options(release, tmp_path, options, message):

@@ -26,6 +26,18 @@ def write_record(folder, name, channels, *, fs=125.0, seconds=30):
     )
 
 
+def write_frames(folder, name, *, frame_rate, ecg, ppg, seconds):
+    """Writes a record with one file per channel, whose frames hold `ecg` and `ppg` samples of sines of 1.5 Hz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = round(seconds * frame_rate)
+    lines = [f"{name} 2 {frame_rate:.12g} {number}"]
+    for channel, count, kind in (("II", ecg, "ecg"), ("PLETH", ppg, "ppg")):
+        samples = np.sin(2 * np.pi * 1.5 * np.arange(number * count) / (frame_rate * count))
+        (10000 * samples).round().astype("<i2").tofile(folder / f"{name}_{kind}.dat")
+        lines.append(f"{name}_{kind}.dat 16x{count} 10000/mV 16 0 0 0 0 {channel}")
+    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
+
+
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "records"
@@ -52,7 +64,7 @@ def test_records_in_subfolders_keep_their_rate(folder):
     for index, fs in enumerate((125.0, 250.0, 62.4725)):
         row = rows[f"group{index}/r{index}", 0.0]
         assert row["sampling_rate"] == fs
-        assert row["subject_id"] == f"r{index}"
+        assert row["subject_id"] == f"group{index}"
         times = np.arange(round(10 * fs)) / fs
         np.testing.assert_allclose(row["ecg"], np.sin(2 * np.pi * times), atol=1e-3)
         np.testing.assert_allclose(row["ppg"], np.sin(4 * np.pi * times), atol=1e-3)
@@ -243,3 +255,144 @@ def test_challenge_2015(test_data, tmp_path):
     raw = wfdb.rdrecord(str(training / row["record_id"]))
     start = int(row["start_time"] * 250)
     np.testing.assert_allclose(row["ppg"], raw.p_signal[start : start + 2500, raw.sig_name.index("PLETH")], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frame_rate", "ecg", "ppg"),
+    [
+        (1 / 1.024, 256, 128),
+        (0.1, 2500, 1250),
+        (1 / 30, 7500, 3750),  # as EDF files have
+        (1.0, 250, 75),
+        (1 / 7, 1750, 875),
+        (50.0, 3, 2),
+        (0.1, 1250, 2500),
+        (125.0, 1, 1),
+    ],
+)
+@pytest.mark.parametrize(("window_seconds", "stride_seconds"), [(10, 10), (7.5, 3.1)])
+def test_windows_do_not_depend_on_frames(folder, frame_rate, ecg, ppg, window_seconds, stride_seconds):
+    """They last as long as asked, begin where they say and hold what was recorded then in both channels."""
+    for person in range(3):
+        write_frames(
+            folder, f"r{person}", frame_rate=frame_rate, ecg=ecg, ppg=ppg, seconds=61 if frame_rate >= 1 else 120
+        )
+    rows = load(folder, window_seconds=window_seconds, stride_seconds=stride_seconds)["test"]
+    rate = frame_rate * max(ecg, ppg)
+    seconds = round((61 if frame_rate >= 1 else 120) * frame_rate) / frame_rate
+    stride = round(stride_seconds * rate) / rate
+    assert len(rows) == int((seconds - window_seconds) / stride + 1e-9) + 1
+    for index, row in enumerate(rows):
+        assert row["sampling_rate"] == pytest.approx(rate)
+        assert row["start_time"] == pytest.approx(index * stride)
+        times = row["start_time"] + np.arange(round(window_seconds * rate)) / rate
+        expected = np.sin(2 * np.pi * 1.5 * times)
+        for channel, count in (("ecg", ecg), ("ppg", ppg)):
+            assert len(row[channel]) == len(times)
+            # Resampling knows nothing beyond the ends of the recording.
+            inner = (times > 0.2) & (times < seconds - 0.2) if count < max(ecg, ppg) else np.full(len(times), True)
+            np.testing.assert_allclose(np.array(row[channel])[inner], expected[inner], atol=0.01)
+
+
+def test_slices_of_channels_at_different_rates_fit_together(folder, monkeypatch):
+    for person in range(3):
+        write_frames(folder, f"r{person}", frame_rate=1.0, ecg=100, ppg=30, seconds=300)
+    whole = load(folder, stride_seconds=7)["test"].to_list()
+    monkeypatch.setattr("cmssl_hf.dataset_builders.wfdb_pairs.wfdb_pairs._SLICE_SECONDS", 30)
+    sliced = load_dataset("wfdb_pairs", data_dir=folder, cache_dir=folder.parent / "sliced", stride_seconds=7)["test"]
+    for one, other in zip(whole, sliced, strict=True):
+        assert one["start_time"] == other["start_time"]
+        np.testing.assert_allclose(one["ppg"], other["ppg"], atol=1e-4)
+
+
+def test_missing_samples_of_the_slower_channel_cost_their_windows_only(folder):
+    for person in range(3):
+        write_frames(folder, f"r{person}", frame_rate=1.0, ecg=100, ppg=30, seconds=60)
+        path = folder / f"r{person}_ppg.dat"
+        samples = np.fromfile(path, "<i2")
+        samples[30 * 25 : 30 * 26] = -32768  # WFDB's mark of what is missing
+        samples.tofile(path)
+    rows = load(folder)["test"]
+    assert rows["start_time"] == [0, 10, 30, 40, 50]
+    for row in rows:
+        times = row["start_time"] + np.arange(1000) / 100
+        inner = (times > 0.2) & (times < 59.8)
+        np.testing.assert_allclose(np.array(row["ppg"])[inner], np.sin(3 * np.pi * times)[inner], atol=0.01)
+
+
+def test_header_without_a_length(folder):
+    """The same rows as with one."""
+    for person in range(3):
+        write_record(folder, f"r{person}", {"II": None, "PLETH": None})
+    with_length = load(folder)
+    for header in folder.glob("*.hea"):
+        first, _, rest = header.read_text().partition("\n")
+        assert first.split()[3] == "3750"
+        header.write_text(" ".join(first.split()[:3]) + "\n" + rest)
+    without = load(folder)
+    assert {split: rows.to_list() for split, rows in without.items()} == {
+        split: rows.to_list() for split, rows in with_length.items()
+    }
+
+
+SUBJECTS = {
+    "folders": (["p0/s0", "p0/s1", "p1/s0", "p2/a/s0"], None, {"p0": 2, "p1": 1, "p2": 1}),
+    "folders in a folder": (["data/x/p0/s0", "data/x/p1/s0", "data/x/p2/s0"], None, {"p0": 1, "p1": 1, "p2": 1}),
+    "no folders": (["s0", "s1", "s2"], None, {"s0": 1, "s1": 1, "s2": 1}),
+    "all in one folder": (["d/s0", "d/s1", "d/s2"], None, {"s0": 1, "s1": 1, "s2": 1}),
+    "some in folders": (["s0", "p0/s0", "p0/s1", "p1/s0"], None, {"s0": 1, "p0": 2, "p1": 1}),
+    "MIMIC-III": (
+        [
+            "p00/p000020/p000020-2183-04-28-17-47",
+            "p00/p000020/p000020-2183-05-01-17-47",
+            "p00/p000033/x",
+            "p01/p010013/y",
+        ],
+        None,
+        {"p000020": 2, "p000033": 1, "p010013": 1},
+    ),
+    "MIMIC-IV": (
+        ["p10/p10014354/81739927/81739927", "p10/p10014354/8174/8174", "p10/p10019003/1/1", "p11/p11100011/2/2"],
+        None,
+        {"p10014354": 2, "p10019003": 1, "p11100011": 1},
+    ),
+    "each its own": (["p0/s0", "p0/s1", "p1/s0"], "record", {"p0/s0": 1, "p0/s1": 1, "p1/s0": 1}),
+    "subject_session": (["a_0", "a_1", "b_0", "c_x_0"], "(.*)_[^_]*$", {"a": 2, "b": 1, "c_x": 1}),
+}
+
+
+@pytest.mark.parametrize(("records", "subject", "expected"), SUBJECTS.values(), ids=SUBJECTS)
+def test_whose_a_record_is(folder, records, subject, expected):
+    for record in records:
+        write_record((folder / record).parent, record.rpartition("/")[2], {"II": None, "PLETH": None}, seconds=10)
+    counts = {}
+    for row in all_rows(load(folder, **({} if subject is None else {"subject": subject}))):
+        counts[row["subject_id"]] = counts.get(row["subject_id"], 0) + 1
+    assert counts == expected
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "warned"),
+    [
+        (["s0", "s1", "s2"], {}, "3 records lie in no folder of a person"),
+        (["s0", "p0/s0", "p1/s0"], {}, "1 records lie in no folder of a person"),
+        (["p0/s0", "p1/s0", "p2/s0"], {}, None),
+        (["s0", "s1", "s2"], {"subject": "record"}, None),
+    ],
+)
+def test_what_is_assumed_about_people_is_said(folder, caplog, records, options, warned):
+    for record in records:
+        write_record((folder / record).parent, record.rpartition("/")[2], {"II": None, "PLETH": None}, seconds=10)
+    data = load(folder, **options)
+    assert (warned is not None) == bool(caplog.messages)
+    assert warned is None or warned in caplog.messages[0]
+    builder = load_dataset_builder("wfdb_pairs", data_dir=folder, **options)
+    assert "may be in two splits" in builder.subject_note
+    assert builder.subject_note in data["train"].info.description
+
+
+@pytest.mark.parametrize("option", ["subject", "ecg_patterns", "ppg_patterns"])
+def test_expressions_that_are_none(folder, option):
+    write_record(folder, "r0", {"II": None, "PLETH": None})
+    with pytest.raises(ValueError, match=rf"`{option}`: '\(' is not a regular expression"):
+        load(folder, **{option: "(" if option == "subject" else ["("]})

@@ -20,7 +20,8 @@ from transformers import TrainingArguments
 
 from cmssl_hf.models.cmssl.modeling_cmssl_layers import CMSSLLayer
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.engine.arguments import StageArguments, parse_arguments
+from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 
 
@@ -152,7 +153,7 @@ def flags(output_dir, cache_dir, batch_size, **options):
 
 REPORT = """
 import sys
-from cmssl_hf.training.arguments import StageArguments
+from cmssl_hf.training.engine.arguments import StageArguments
 
 arguments = StageArguments(output_dir=sys.argv[1], report_to="none")
 print(f"connected: {arguments.world_size} processes, {arguments.parallel_mode.value}", flush=True)
@@ -166,6 +167,14 @@ def test_processes_of_the_cpu_config_are_connected_without_a_flag(tmp_path, monk
     script.write_text(REPORT)
     _, output = launch("accelerate.commands.launch", "--config_file", CONFIGS / "cpu_2.yaml", script, tmp_path / "run")
     assert output.count("connected: 2 processes, distributed") == 2
+
+
+def test_the_cpu_config_hides_gpus_from_its_processes(tmp_path):
+    script = tmp_path / "visible.py"
+    script.write_text("import os; print('visible:', os.environ['CUDA_VISIBLE_DEVICES'])")
+    _, output = launch("accelerate.commands.launch", "--config_file", CONFIGS / "cpu_2.yaml", script)
+    # CUDA sees the devices before the first that does not exist.
+    assert output.count("visible: -1,-1") == 2
 
 
 def test_processes_that_are_not_connected_are_refused(monkeypatch, tmp_path):
@@ -187,7 +196,7 @@ def test_stage_1_by_accelerate_launch_is_that_of_one_process(tmp_path):
         config,
         *flags(tmp_path / "two", tmp_path / "cache", 8),
     )
-    assert '"eval_codes_in_use"' in output
+    assert "| codes in use" in output
     # Each process stores the state of its own random numbers.
     assert {path.name for path in (tmp_path / "two" / "checkpoint-10").glob("rng_state*")} == {
         "rng_state_0.pth",

@@ -132,6 +132,11 @@ class TestFetchRelease:
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
         assert files == ["part/a.txt", "readme.txt"]
 
+    def test_what_macos_packs_beside_an_archive_is_none(self, server, tmp_path):
+        members = {"part/inner.zip": zip_of({"a.txt": "a"}), "__MACOSX/part/._inner.zip": "Mac OS X"}
+        server.files["outer.zip"] = zip_of(members)
+        assert (fetch_release([server.url("outer.zip")], tmp_path / "release") / "part/a.txt").read_text() == "a"
+
     def test_tar_archive(self, server, tmp_path):
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w:gz") as archive:

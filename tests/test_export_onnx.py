@@ -52,6 +52,11 @@ def run_script(script, monkeypatch, model: str, output_dir: str, *options: str) 
     ("model_class", "fields", "outputs"),
     [
         (CMSSLEncoderModel, {}, ["last_hidden_state", "pooler_output"]),
+        (
+            CMSSLEncoderModel,
+            {"patch_embedding": "conv", "position_embedding": "conv"},
+            ["last_hidden_state", "pooler_output"],
+        ),
         (CMSSLEncoderForPreTraining, {}, ["logits"]),
         (
             CMSSLEncoderForSequenceClassification,
@@ -76,12 +81,9 @@ def test_onnxruntime_agrees_with_torch(script, monkeypatch, capsys, tmp_path, mo
     for lengths in ([1250], [400, 600], [375, 130, 2000]):
         windows = [generator.normal(size=length) for length in lengths]
         features = extractor(ppg=windows, sampling_rate=125, return_tensors="np")
-        inputs = {
-            name: features[name].astype(dtype) for name, dtype in (("input_values", "f4"), ("attention_mask", "i8"))
-        }
-        answers = session.run(None, inputs)
+        answers = session.run(None, dict(features))
         with torch.no_grad():
-            expected = model(**{name: torch.tensor(value) for name, value in inputs.items()})
+            expected = model(**{name: torch.tensor(value) for name, value in features.items()})
         for name, answer in zip(outputs, answers):
             reference = expected[name].numpy()
             assert answer.shape == reference.shape
@@ -93,6 +95,9 @@ def test_what_cannot_be_exported(script, tmp_path):
     CMSSLTokenizerModel(CMSSLTokenizerConfig(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a CMSSLTokenizerModel; these can be exported: CMSSLEncoderModel, "):
         script.load_model(str(tmp_path))
+    CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**SIZES, piece_seconds=10)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="cuts windows into pieces of 10 s"):
+        script.load_model(str(tmp_path))
 
 
 def test_an_export_that_differs_fails(script, monkeypatch, tmp_path):
@@ -101,3 +106,21 @@ def test_an_export_that_differs_fails(script, monkeypatch, tmp_path):
     CMSSLFeatureExtractor(patch_size=25).save_pretrained(tmp_path / "model")
     with pytest.raises(SystemExit, match="onnxruntime differs from torch by"):
         run_script(script, monkeypatch, str(tmp_path / "model"), str(tmp_path / "onnx"), "--tolerance", "0")
+
+
+@pytest.mark.parametrize(("bias", "passes"), [(0.0, True), (float("nan"), False)])
+def test_outputs_of_zeros_pass_and_those_that_are_not_numbers_fail(
+    script, monkeypatch, capsys, tmp_path, bias, passes
+):
+    model = CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**SIZES, num_labels=2))
+    torch.nn.init.zeros_(model.classifier.out_proj.weight)
+    torch.nn.init.constant_(model.classifier.out_proj.bias, bias)
+    model.save_pretrained(tmp_path / "model")
+    CMSSLFeatureExtractor(patch_size=25).save_pretrained(tmp_path / "model")
+    arguments = (script, monkeypatch, str(tmp_path / "model"), str(tmp_path / "onnx"))
+    if passes:
+        run_script(*arguments)
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["largest_relative_difference"] == 0
+    else:
+        with pytest.raises(SystemExit, match="onnxruntime differs from torch by nan"):
+            run_script(*arguments)

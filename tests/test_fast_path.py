@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from published_computation import PublishedStage2, PublishedTokenizer
+from published_model import PublishedStage2, PublishedTokenizer
 from tiny import encoder_config, tokenizer_config
 from torch import nn
 
@@ -64,47 +64,28 @@ def published_tokenizer() -> PublishedTokenizer:
     return PublishedTokenizer(layers=3, codes=32, dropout=0.0).train()
 
 
-def saved(path, model: nn.Module, hyper_parameters: dict):
-    state = {
-        name: value
-        for name, value in model.state_dict().items()
-        # Published checkpoints of stage 2 lack these.
-        if not name.startswith(("tokenizer.de.", "tokenizer.proj."))
-    }
-    torch.save({"state_dict": state, "hyper_parameters": hyper_parameters}, path)
+def saved(path, model: nn.Module):
+    torch.save({"state_dict": dict(model.state_dict()), "hyper_parameters": model.hyper_parameters}, path)
     return path
 
 
 def test_stage_1_follows_the_published_computation(published_tokenizer, tmp_path, use_cpu_kernels):
-    path = saved(tmp_path / "tokenizer.ckpt", published_tokenizer, published_tokenizer.hyper_parameters)
-    model = without_dropout(convert_tokenizer(path))
+    model = without_dropout(convert_tokenizer(saved(tmp_path / "tokenizer.ckpt", published_tokenizer)))
     use_cpu_kernels(model)
     of_published, of_ours = optimizers(published_tokenizer, model)
     for _ in range(NUM_STEPS):
         x = torch.randn(4, 10, 2, 125)
         expected_codes, codes = published_tokenizer.eval().quantized(x)[2], model.eval().encode(to_signals(x))
         assert torch.equal(codes, expected_codes)
-        expected = train_step(of_published, published_tokenizer.train()(x))
+        expected = train_step(of_published, published_tokenizer.train()(x)["loss"])
         assert train_step(of_ours, model.train()(to_signals(x)).loss) == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(model.codebook.weight, published_tokenizer.quantizer.embedding.weight)
 
 
 def test_stage_2_follows_the_published_computation(published_tokenizer, tmp_path, use_cpu_kernels):
     published = PublishedStage2(published_tokenizer, width=64, heads=4, layers=2, dropout=0.0).train()
-    hyper_parameters = published_tokenizer.hyper_parameters | {
-        "E_in_dim": 125,
-        "E_embed": 64,
-        "E_nhead": 4,
-        "E_drop_rate": 0.0,
-        "E_num_layers": 2,
-        "stochastic_depth_prob": 0.0,
-        "num_transformer_heads": 8,
-        "tokenizer_used_channel": [0, 1],
-        "encoder_input_channel": 1,
-    }
-    model = without_dropout(convert_encoder(saved(tmp_path / "encoder.ckpt", published, hyper_parameters)))
-    path = saved(tmp_path / "tokenizer.ckpt", published_tokenizer, published_tokenizer.hyper_parameters)
-    tokenizer = convert_tokenizer(path)
+    model = without_dropout(convert_encoder(saved(tmp_path / "encoder.ckpt", published)))
+    tokenizer = convert_tokenizer(saved(tmp_path / "tokenizer.ckpt", published_tokenizer))
     use_cpu_kernels(model)
     use_cpu_kernels(tokenizer)
     of_published, of_ours = optimizers(published, model)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, List, Value, load_from_disk
 
 from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.data import features
@@ -128,3 +128,94 @@ def test_channels_that_the_data_lack(columns, channels, message):
     dataset = Dataset.from_dict({name: [0.0] for name in columns})
     with pytest.raises(ValueError, match=message):
         columns_of_channels(dataset, CMSSLFeatureExtractor(channels=channels))
+
+
+OWN = {
+    "signal": [signal(4, 125, seed).tolist() for seed in range(3)],
+    "sampling_rate": [125.0] * 3,
+    "label": [60.0, 70.0, 80.0],
+    "subject_id": ["a", "b", "c"],
+    "record_id": ["r0", "r1", "r2"],
+}
+
+
+def own(**columns):
+    """Somebody's own windows, some columns of which are other ones, or missing."""
+    return Dataset.from_dict({name: values for name, values in {**OWN, **columns}.items() if values is not None})
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"signal": [OWN["signal"][0], [np.nan, *OWN["signal"][1][1:]], OWN["signal"][2]]},
+            "record r1: .*`ppg` holds NaN",
+        ),
+        (
+            {"signal": [OWN["signal"][0], [None, *OWN["signal"][1][1:]], OWN["signal"][2]]},
+            "record r1: .*`ppg` holds NaN",
+        ),
+        ({"signal": [OWN["signal"][0], None, OWN["signal"][2]]}, "record r1: `ppg` is missing"),
+        ({"signal": [OWN["signal"][0], [], OWN["signal"][2]]}, "record r1: `ppg` is missing"),
+        ({"sampling_rate": [125.0, None, 125.0]}, "record r1: the sampling rate is nan"),
+        ({"sampling_rate": [125, 0, 125]}, r"record r1: the sampling rate is 0"),
+        (
+            {"sampling_rate": None},
+            "no column 'sampling_rate', the rate of each row's signals in Hz; its columns are signal",
+        ),
+        (
+            {"sampling_rate": ["125 Hz"] * 3},
+            "'sampling_rate' must hold a number in Hz in each row, but holds .*string",
+        ),
+        ({"signal": [[window] for window in OWN["signal"]]}, "'signal' holds several leads, .* give one lead"),
+        ({"signal": ["a", "b", "c"]}, "'signal' must be a list of samples, but is .*string"),
+        ({"signal": [["a"], ["b"], ["c"]]}, "'signal' must be a list of samples, but is .*string"),
+        ({"signal": [None, None, None]}, "'signal' must be a list of samples, but is .*null"),
+        ({"signal": None}, "model reads ppg, but the dataset has no column ppg; its columns are sampling_rate, label"),
+        (
+            {"record_id": None, "signal": [*OWN["signal"][:2], None]},
+            "1 of 3 windows cannot be used. In row 2: `ppg` is missing",
+        ),
+    ],
+)
+def test_own_data_that_cannot_be_used_say_which_record_or_column(columns, message):
+    with pytest.raises(ValueError, match=message):
+        extract_features(own(**columns), CMSSLFeatureExtractor())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 512])
+def test_unusable_windows_are_left_out_and_named(batch_size, caplog):
+    raw = rows_of([(4, 125)] * 6).to_dict()
+    raw["ppg"][1] = [1.0] * 500
+    raw["ppg"][4] = [float("nan")] * 500
+    raw["record_id"][4] = raw["record_id"][5]
+    dataset, extractor = Dataset.from_dict(raw), CMSSLFeatureExtractor(channels=("ppg",))
+    extracted = extract_features(dataset, extractor, drop_unusable=True, batch_size=batch_size)
+    assert extracted["start_time"][:] == [0.0, 20.0, 30.0, 50.0]
+    expected = extract_features(dataset.select([0, 2, 3, 5]), extractor)
+    assert extracted.to_dict() == expected.to_dict()
+    assert "2 of 6 windows cannot be used, of r01, r05. In record r01: `ppg` is constant" in caplog.text
+    with pytest.raises(ValueError, match="2 of 6 windows cannot be used, of r01, r05"):
+        extract_features(dataset, extractor, batch_size=batch_size)
+
+
+def test_data_of_which_no_window_can_be_used_are_refused():
+    with pytest.raises(
+        ValueError, match=r"3 of 3 windows cannot be used, of r0, r1, r2\. In record r0: .* lasts 0\.4 s"
+    ):
+        extract_features(own(signal=[[0.0, 1.0] * 25] * 3), CMSSLFeatureExtractor(), drop_unusable=True)
+
+
+def test_many_records_are_not_all_named():
+    named = features.name_records(["r0", "r0", *(f"r{number}" for number in range(1, 30))])
+    assert named == "r0 (2), r1, r2, r3, r4, r5, r6, r7, r8, r9 and 20 more"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16", "int64"])
+@pytest.mark.parametrize("length", [-1, 500])
+def test_samples_of_any_number_type_are_read_alike(dtype, length):
+    whole = np.round(1000 * np.array(OWN["signal"]))
+    samples = List(Value(dtype), length=length)
+    cast = Dataset.from_dict({**OWN, "signal": whole.astype(dtype)}).cast_column("signal", samples)
+    expected = extract_features(own(signal=whole.tolist()), CMSSLFeatureExtractor())
+    assert extract_features(cast, CMSSLFeatureExtractor())["input_values"] == expected["input_values"]

@@ -10,6 +10,8 @@ from datasets import DatasetDict
 from tiny import encoder_config
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
+from cmssl_hf.baselines import heart_rate_from_pulse_peaks
+from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.tasks import TASKS, Task
 from cmssl_hf.training import finetuning
 from cmssl_hf.training.arguments import DataArguments
@@ -36,7 +38,7 @@ def encoder(folder):
 
 def run(folder, output_dir, model, task="simulated_hr", seed=0, people=None, **options):
     return finetune(
-        TaskArguments(task=task, model_name_or_path=model, **options),
+        TaskArguments(task=task, model_name_or_path=model, **{"accept_unknown_provenance": True} | options),
         DataArguments(cache_dir=str(folder / "cache"), dataset_options=people or PEOPLE),
         FinetuningArguments(
             output_dir=str(output_dir),
@@ -107,6 +109,40 @@ def test_labels_of_one_class_are_refused(folder, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+def drop_a_test_window(monkeypatch):
+    """As if the fourth test window were unusable."""
+    load = finetuning.load_stage_data
+
+    def without(*arguments):
+        splits = load(*arguments)
+        kept = [row for row in range(len(splits["test"])) if row != 3]
+        return DatasetDict({**splits, "test": splits["test"].select(kept)})
+
+    monkeypatch.setattr(finetuning, "load_stage_data", without)
+
+
+def test_the_classical_method_is_scored_on_the_windows_of_the_model(folder, encoder, tmp_path, monkeypatch):
+    drop_a_test_window(monkeypatch)
+    results = run(folder, tmp_path / "run", encoder)
+    raw = load_dataset("simulated", "hr", split="test", cache_dir=folder / "cache", **PEOPLE)
+    rows = [row for index, row in enumerate(raw) if index != 3]
+    predicted = [heart_rate_from_pulse_peaks(np.array(row["signal"]), row["sampling_rate"]) for row in rows]
+    errors = np.abs(np.array(predicted) - [row["label"] for row in rows])
+    assert np.isfinite(errors).all()
+    assert results["pulse_peaks"]["mae"] == pytest.approx(errors.mean())
+    assert len(pd.read_csv(tmp_path / "run" / "predictions.csv")) == len(rows)
+
+
+def test_a_release_with_other_windows_is_refused_before_the_training(folder, encoder, tmp_path, monkeypatch):
+    load = finetuning.load_raw_data
+    monkeypatch.setattr(
+        finetuning, "load_raw_data", lambda arguments: {"test": load(arguments)["test"].select([0, 2, 3, 4])}
+    )
+    with pytest.raises(ValueError, match=r"windows are not in the release, such as that of record .* at 10 s"):
+        run(folder, tmp_path / "run", encoder)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 def test_class_weights_in_closed_form(exponent):
     weights = finetuning.class_weights(np.array([0] * 6 + [1] * 2), 3, exponent)
@@ -152,3 +188,15 @@ def test_a_model_that_has_seen_test_subjects_is_refused_but_its_architecture_is_
     with pytest.raises(ValueError, match=f"was pre-trained on {len(tested)} of the test subjects of simulated"):
         run(folder, tmp_path / "run", str(leaky))
     run(folder, tmp_path / "run", str(leaky), random_weights=True)
+
+
+def test_a_model_of_which_nothing_is_recorded_is_tested_only_when_told_so_and_the_card_says_it(
+    folder, encoder, tmp_path
+):
+    with pytest.raises(ValueError, match="give `--accept_unknown_provenance true`"):
+        run(folder, tmp_path / "run", encoder, accept_unknown_provenance=False)
+    run(folder, tmp_path / "run", encoder, accept_unknown_provenance=True)
+    assert "Which subjects the starting weights have seen is not known" in (tmp_path / "run" / "README.md").read_text()
+    # The architecture alone has seen nobody.
+    run(folder, tmp_path / "random", encoder, random_weights=True, accept_unknown_provenance=False)
+    assert "is not known" not in (tmp_path / "random" / "README.md").read_text()

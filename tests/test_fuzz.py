@@ -25,8 +25,8 @@ from cmssl_hf.data.loading import load_dataset_builder
 from cmssl_hf.models.cmssl.convert_original_checkpoint import checkpoint_kind
 from cmssl_hf.models.cmssl.recordings_cmssl import read_recording
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.engine.arguments import parse_arguments
 from cmssl_hf.training.engine.checkpoints import write_manifest
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.engine.run_folder import RunFolder
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments

@@ -1,5 +1,6 @@
 """Models and datasets go to the Hub and come back the same: against a server on 127.0.0.1, through the real client."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ import pytest
 import torch
 from hub_server import HubServer
 from huggingface_hub import DatasetCard, ModelCard
-from tiny import PATCH, encoder_config
+from tiny import PATCH, encoder_config, tokenizer_config
+from transformers import AutoModel
 
-from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
+from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor, CMSSLTokenizerModel
 from cmssl_hf.data.licences import hub_licence, may_be_passed_on
 from cmssl_hf.data.loading import load_dataset, load_dataset_builder
 from cmssl_hf.data.sharing import push_dataset
+from cmssl_hf.models.cmssl import hub_cmssl
+from cmssl_hf.training.engine.run_folder import RunFolder
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -82,12 +86,11 @@ print(answer["windows"][0]["value"]["heart_rate"])
 """
 
 
-def test_training_pushes_when_it_is_done(hub, tmp_path):
-    folder = tmp_path / "run"
+def training_flags(folder: Path, cache: Path, **options: str) -> list[str]:
     flags = {
         "task": "simulated_hr",
         "dataset_options": "num_subjects=10,seconds_per_subject=30",
-        "cache_dir": str(tmp_path / "data"),
+        "cache_dir": str(cache),
         "model_name_or_path": "small",
         "config_overrides": "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32",
         "max_steps": "2",
@@ -102,8 +105,27 @@ def test_training_pushes_when_it_is_done(hub, tmp_path):
         "hub_model_id": "someone/heart-rate",
         "hub_token": "hf_secret",
     }
-    arguments = [argument for name, value in flags.items() for argument in (f"--{name}", value)]
-    run_python(hub, tmp_path / "home1", str(SCRIPTS / "finetune.py"), *arguments)
+    return [argument for name, value in (flags | options).items() for argument in (f"--{name}", value)]
+
+
+def test_model_that_is_pushed_at_each_save_takes_no_secrets_along(hub, tmp_path):
+    arguments = training_flags(tmp_path / "run", tmp_path / "data", hub_strategy="every_save")
+    run_python(hub, tmp_path / "home", str(SCRIPTS / "finetune.py"), *arguments)
+    messages = hub.repositories["models/someone/heart-rate"].messages
+    assert messages == ["initial commit", "Step 1", "Step 2", "End of training"]
+    files = hub.files("models/someone/heart-rate")
+    assert "training_args.bin" not in files
+    assert not any(b"hf_secret" in content for content in files.values())
+    assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"} & set(files)
+    # A finished run is uploaded once more, and nothing else.
+    arguments = training_flags(tmp_path / "run", tmp_path / "data")
+    run_python(hub, tmp_path / "home", str(SCRIPTS / "finetune.py"), *arguments)
+    assert hub.repositories["models/someone/heart-rate"].messages[4:] in ([], ["End of training"])
+
+
+def test_training_pushes_when_it_is_done(hub, tmp_path):
+    folder = tmp_path / "run"
+    run_python(hub, tmp_path / "home1", str(SCRIPTS / "finetune.py"), *training_flags(folder, tmp_path / "data"))
 
     # One upload, of the finished run.
     assert hub.repositories["models/someone/heart-rate"].messages == ["initial commit", "End of training"]
@@ -166,6 +188,143 @@ def test_push_from_python(hub, tmp_path):
     assert files["README.md"].decode().endswith('# Ours\n\nname = "someone/model-of-a-run"\n')
     assert files["run.json"] == b'{"identity": {}}'
     assert b"automatically generated" in hub.files("models/someone/other")["README.md"]
+
+
+PUSH_CHANGED_MODELS = """
+import os
+import sys
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+from cmssl_hf import CMSSLEncoderConfig, CMSSLEncoderModel, CMSSLFeatureExtractor
+
+run, elsewhere = sys.argv[1:]
+sizes = {"patch_size": 25, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+def load(name=run, **kwargs):
+    return AutoModelForSequenceClassification.from_pretrained(name, **kwargs)
+
+load().push_to_hub("same")
+load("someone/same").push_to_hub("same-again", tags=["ours"])
+load().save_pretrained(elsewhere, push_to_hub=True, repo_id="same-saved")
+
+model = load()
+with torch.no_grad():
+    model.classifier.out_proj.bias += 1
+model.push_to_hub("other-weights")
+model.push_to_hub("same")
+load().push_to_hub("same-later")
+model.push_to_hub("same-later", commit_message="Trained further")
+model.save_pretrained(elsewhere, push_to_hub=True, repo_id="other-weights-saved")
+load(label_mean=60.0).push_to_hub("other-settings")
+load(num_labels=2, ignore_mismatched_sizes=True).push_to_hub("other-head")
+load(dtype=torch.bfloat16).push_to_hub("other-precision")
+AutoModel.from_pretrained(run).push_to_hub("no-head")
+model = load("someone/same-again")
+with torch.no_grad():
+    model.encoder.patch_projection.weight.mul_(2)
+model.push_to_hub("other-weights-of-the-hub")
+
+extractor = CMSSLFeatureExtractor(patch_size=25)
+extractor.push_to_hub("same-saved")
+extractor.push_to_hub("same-saved")
+for other in (CMSSLFeatureExtractor(patch_size=25, do_band_pass=False), CMSSLFeatureExtractor(("ecg",), patch_size=25)):
+    for push in (other.push_to_hub, lambda name: other.save_pretrained(elsewhere, push_to_hub=True, repo_id=name)):
+        try:
+            push("same-saved")
+        except ValueError as error:
+            assert "someone/same-saved holds the results of a run with another feature extractor" in str(error)
+        else:
+            raise AssertionError("replaced")
+        push("other-weights")
+
+os.chdir(run)
+CMSSLEncoderModel(CMSSLEncoderConfig(**sizes)).push_to_hub("untrained")
+load().push_to_hub("same-untrained")
+CMSSLEncoderModel(CMSSLEncoderConfig(**sizes)).push_to_hub("same-untrained")
+"""
+
+
+def test_a_changed_model_is_pushed_without_the_record_of_the_run(hub, tmp_path):
+    """Other weights, head, settings or precision, from a folder or from the Hub: only what the run left carries its card."""
+    torch.manual_seed(0)
+    config = encoder_config(num_labels=1, id2label={0: "heart_rate"}, problem_type="regression", label_mean=70.0)
+    CMSSLEncoderForSequenceClassification(config).save_pretrained(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"identity": {}, "results": {"error": 1.4}}')
+    (tmp_path / "run" / "README.md").write_text("---\nlibrary_name: transformers\n---\n\nIts error is 1.4.\n")
+    run_python(hub, tmp_path / "home", "-c", PUSH_CHANGED_MODELS, str(tmp_path / "run"), str(tmp_path / "elsewhere"))
+
+    pushed = {name.rpartition("/")[2]: hub.files(name) for name in hub.repositories}
+    changed = {name for name in pushed if name.startswith("other-")} | {"no-head", "same", "same-later"}
+    for name in ("same-again", "same-saved"):
+        assert json.loads(pushed[name]["run.json"])["results"] == {"error": 1.4}, name
+        assert b"Its error is 1.4." in pushed[name]["README.md"], name
+    assert ModelCard(pushed["same-again"]["README.md"].decode()).data.tags == ["ours"]
+    for name in (*changed, "untrained", "same-untrained"):
+        assert "run.json" not in pushed[name], name
+        assert b"1.4" not in pushed[name]["README.md"], name
+        assert "model.safetensors" in pushed[name], name
+    for name in changed:
+        assert b"was changed after the run that it was loaded from" in pushed[name]["README.md"], name
+        assert ModelCard(pushed[name]["README.md"].decode()).data.library_name == "transformers"
+    assert b"automatically generated" in pushed["untrained"]["README.md"]
+    assert b"Nothing is recorded" in pushed["same-untrained"]["README.md"]
+    assert hub.repositories["models/someone/same-later"].messages[1:] == ["Upload model", "Trained further"]
+
+
+def test_a_model_saved_over_that_of_a_run_is_not_the_run_s(tmp_path):
+    model = CMSSLEncoderForSequenceClassification(encoder_config(num_labels=1))
+    model.save_pretrained(tmp_path)
+    run = RunFolder(tmp_path, {"stage": "finetuning"})
+    (tmp_path / "run.json").write_text('{"identity": {}}')
+    run.note_results({"constant": {"mae": 1.0}})
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "run.json").read_text())["weights"] == {"model.safetensors": digest}
+    assert hub_cmssl._holds(tmp_path, CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path), None)
+    with torch.no_grad():
+        model.classifier.out_proj.bias.add_(1)
+    model.save_pretrained(tmp_path)
+    assert not hub_cmssl._holds(tmp_path, CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path), None)
+
+
+def git_lfs_pointer(weights: Path) -> None:
+    weights.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 2500000\n")
+
+
+def cut_short(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def emptied(weights: Path) -> None:
+    weights.write_bytes(b"")
+
+
+def zeroed(weights: Path) -> None:
+    weights.write_bytes(bytes(weights.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [git_lfs_pointer, cut_short, emptied, zeroed])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_damaged_weights_are_named(damage, shards, tmp_path):
+    model = CMSSLEncoderForSequenceClassification(encoder_config(num_labels=1))
+    model.save_pretrained(tmp_path, max_shard_size="50GB" if shards == 1 else "10KB")
+    weights = sorted(tmp_path.glob("*.safetensors"))[-1]
+    assert (weights.name == "model.safetensors") is (shards == 1)
+    damage(weights)
+    what = "is a Git LFS pointer" if damage is git_lfs_pointer else "is cut short or damaged"
+    for load in (CMSSLEncoderForSequenceClassification.from_pretrained, AutoModel.from_pretrained):
+        with pytest.raises(ValueError, match=rf"{weights.name}.* {what}"):
+            load(tmp_path)
+    if damage is git_lfs_pointer:
+        for file in tmp_path.glob("model*"):
+            file.unlink()
+        damage(tmp_path / "pytorch_model.bin")
+        with pytest.raises(ValueError, match=r"pytorch_model.bin is a Git LFS pointer"):
+            AutoModel.from_pretrained(tmp_path)
+    tokenizer = CMSSLTokenizerModel(tokenizer_config())
+    tokenizer.save_pretrained(tmp_path / "below" / "tokenizer")
+    damage(tmp_path / "below" / "tokenizer" / "model.safetensors")
+    with pytest.raises(ValueError, match=what):
+        AutoModel.from_pretrained(tmp_path / "below", subfolder="tokenizer")
 
 
 PUSH_DATASET = """

@@ -99,7 +99,7 @@ def assert_ended_the_same(expected: Path, folder: Path) -> None:
 SHORT = {
     "tokenizer": [("training_step", 3), ("prediction_step", 14), ("half a file", 1)],
     "encoder": [("_save_optimizer_and_scheduler", 3), ("prediction_step", 5)],
-    "finetuning": [("rotate_checkpoints", 3), ("note_results", 1), ("note_results", 2)],
+    "finetuning": [("rotate_checkpoints", 3), ("save_model", 4), ("note_results", 1)],
 }
 
 

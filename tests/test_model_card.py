@@ -16,6 +16,7 @@ from cmssl_hf import (
     CMSSLFeatureExtractor,
     CMSSLTokenizerModel,
 )
+from cmssl_hf.building.simulation import draw_subject, simulate_recording
 from cmssl_hf.training.engine.run_folder import model_identity
 from cmssl_hf.training.model_card import write_model_card
 
@@ -207,7 +208,8 @@ def test_code_works(run, request):
     text = write_model_card(folder).text
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
     rng = np.random.default_rng(0)
-    names = {"ecg": rng.standard_normal(1500), "ppg": rng.standard_normal(1500)}
+    recording = simulate_recording(draw_subject(rng, 0.0), 12, 125, rng)
+    names = {"ecg": recording.ecg, "ppg": recording.ppg}
     torch.manual_seed(0)
     exec(code, names)
     if run == "tokenizer_run":

@@ -3,15 +3,20 @@
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers.testing_utils import CaptureLogger
+from transformers.utils import logging as transformers_logging
 
 from cmssl_hf import (
     CMSSLEncoderConfig,
     CMSSLEncoderForPreTraining,
     CMSSLEncoderForSequenceClassification,
     CMSSLEncoderModel,
+    CMSSLFeatureExtractor,
 )
 from cmssl_hf.models.cmssl.modeling_cmssl_layers import (
     CMSSLDropPath,
@@ -164,6 +169,18 @@ def test_attentions_are_distributions_over_real_patches(padded_batch):
         assert weights.shape == (3, 4, 6, 6)
         torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 6))
         assert weights[1, :, :, 4:].max() == 0
+
+
+@pytest.mark.parametrize("model_class", ALL_MODELS)
+def test_attentions_that_sdpa_does_not_have_are_warned_of(model_class, padded_batch):
+    model = model_class(small_config()).eval()
+    model.set_attn_implementation("sdpa")
+    transformers_logging.warning_once.cache_clear()
+    with CaptureLogger(transformers_logging.get_logger("transformers.integrations.sdpa_attention")) as log:
+        outputs = model(**padded_batch, output_attentions=True, output_hidden_states=True)
+    assert "does not support `output_attentions=True`. Please set your attention to `eager`" in log.out
+    assert not outputs.attentions
+    assert [state.shape for state in outputs.hidden_states] == [(3, 6, 32)] * 3
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(padded_batch):
@@ -349,6 +366,67 @@ def test_problem_type_is_inferred_as_in_transformers(num_labels, labels, problem
     assert inferred.config.problem_type is None
     losses = [model(**padded_batch, labels=labels).loss for model in (inferred, named)]
     torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("fields", [{"problem_type": "regression"}, {}])
+def test_raw_labels_are_not_learnt_in_silence(fields, padded_batch):
+    """A head that starts at 0 would not get to 75 bpm in any usual training."""
+    model = task_model(num_labels=1, **fields).train()
+    labels = torch.tensor([75.0, 60.0, 92.0])
+    with pytest.raises(ValueError, match=r"root mean square of these is 76.8.*: set `label_mean` and `label_std`"):
+        model(**padded_batch, labels=labels)
+    model(**padded_batch, labels=(labels - 75) / 16).loss.backward()
+    assert model.eval()(**padded_batch, labels=labels).loss > 0
+    for described in ({"label_mean": 75.0, "label_std": 16.0}, {"label_mean": 0.0, "label_std": 1.0}):
+        task_model(num_labels=1, **fields, **described).train()(**padded_batch, labels=labels).loss.backward()
+
+
+def test_a_trainer_of_ones_own_learns_in_physical_units(tmp_path):
+    """The plain `Trainer` and collator of transformers, on the number of waves per minute."""
+    torch.manual_seed(0)
+    rates = np.random.default_rng(0).uniform(45, 120, 160)
+    times = np.arange(500) / 125
+    extractor = CMSSLFeatureExtractor(do_band_pass=False)
+    waves = [np.sin(2 * np.pi * rate / 60 * times + rate) for rate in rates]
+    features = extractor(waves, sampling_rate=125)["input_values"]
+    rows = [{"input_values": window, "label": rate} for window, rate in zip(features, rates)]
+    CMSSLEncoderModel(small_config(patch_size=125)).save_pretrained(tmp_path / "encoder")
+
+    def error(**fields) -> float:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            tmp_path / "encoder", num_labels=1, problem_type="regression", **fields
+        )
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / "run"),
+            num_train_epochs=10,
+            learning_rate=3e-3,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        trainer = Trainer(model, arguments, data_collator=DataCollatorWithPadding(extractor), train_dataset=rows)
+        trainer.train()
+        return float(np.abs(trainer.predict(rows).predictions[:, 0] - rates).mean())
+
+    constant = np.abs(rates - rates.mean()).mean()
+    assert error(label_mean=float(rates.mean()), label_std=float(rates.std())) < constant / 2
+    with pytest.raises(ValueError, match="set `label_mean` and `label_std`"):
+        error()
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels", "expected"),
+    [
+        ({"num_labels": 2, "problem_type": "regression"}, torch.ones(2, 3), r"\(3, 2\), but has shape \(2, 3\)"),
+        ({"num_labels": 1, "problem_type": "regression"}, torch.ones(2), r"\(3, 1\), but has shape \(2,\)"),
+        ({"num_labels": 4}, torch.ones(3), r"\(3, 4\), but has shape \(3,\)"),
+        ({"num_labels": 4}, torch.ones(3, 4, dtype=torch.long), r"\(3,\), but has shape \(3, 4\)"),
+    ],
+)
+def test_labels_of_another_shape(fields, labels, expected, padded_batch):
+    with pytest.raises(ValueError, match=f"`labels` must have shape {expected}"):
+        task_model(**fields)(**padded_batch, labels=labels)
 
 
 def test_freeze_encoder(padded_batch):

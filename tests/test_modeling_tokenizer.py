@@ -77,6 +77,20 @@ def test_encode_and_decode_are_the_two_halves_of_forward(model, padded_batch):
         torch.testing.assert_close(decoded[window, :, :samples], outputs.reconstruction[window, :, :samples])
 
 
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.tensor([[1, 16]]), "`codes` must lie below 16, but reaches 16"),
+        (torch.tensor([1, 2]), r"whole numbers of shape \(batch, num_patches\), but is torch.int64 of shape \(2,\)"),
+        (torch.tensor([[1.0, 2.0]]), "but is torch.float32"),
+        (torch.zeros(1, 0, dtype=torch.long), r"of shape \(1, 0\)"),
+    ],
+)
+def test_codes_that_cannot_be_decoded(codes, message, model):
+    with pytest.raises(ValueError, match=message):
+        model.decode(codes)
+
+
 def test_codes_are_the_nearest_rows(model, padded_batch):
     outputs = model(input_values=padded_batch["input_values"])
     distances = (outputs.latents[:, :, None] - model.codebook.weight).norm(dim=-1)

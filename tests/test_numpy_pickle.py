@@ -24,6 +24,7 @@ class Reduced:
         return self.reduced
 
 
+FROM_BUFFER = np.zeros(2).__reduce_ex__(5)[0]
 RECONSTRUCT = np.empty(0).__reduce__()[0]
 SCALAR = np.float64(0).__reduce__()[0]
 PLAIN = (3, "<", None, None, None, -1, -1, 0)
@@ -52,10 +53,12 @@ ARRAYS = {
     "empty": np.empty((0, 3)),
     "no dimension": np.array(3.5),
     "not contiguous": np.arange(10.0)[::3],
+    "axes in another order": np.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2),
+    "read-only": np.broadcast_to(np.arange(3.0), (3,)),
 }
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize("expected", ARRAYS.values(), ids=ARRAYS)
 def test_arrays_are_read_as_they_were_written(expected, protocol, tmp_path):
     read = load(expected, tmp_path, protocol)
@@ -64,7 +67,7 @@ def test_arrays_are_read_as_they_were_written(expected, protocol, tmp_path):
     read[...] = 0  # It is the reader's own.
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_containers_scalars_and_objects(protocol, tmp_path):
     shared = np.arange(3.0)
     objects = np.empty((2, 2), dtype=object)
@@ -129,6 +132,15 @@ REFUSED = {
     "scalar without a type": (Reduced(SCALAR, ("f8", EIGHT)), "a number without a type"),
     "scalar of objects": (Reduced(SCALAR, (dtype("O8"), EIGHT)), "a number without a type"),
     "short scalar": (Reduced(SCALAR, (dtype(), b"1")), "other bytes than its shape"),
+    "buffer that is too short": (Reduced(FROM_BUFFER, (EIGHT, dtype(), (2,), "C")), "other bytes than its shape"),
+    "buffer of objects": (Reduced(FROM_BUFFER, (EIGHT, dtype("O8"), (1,), "C")), "an array without a type"),
+    "buffer of no type": (Reduced(FROM_BUFFER, (EIGHT, "f8", (1,), "C")), "an array without a type"),
+    "buffer of a huge shape": (Reduced(FROM_BUFFER, (EIGHT, dtype(), (2**40, 2**40), "C")), "other bytes than its shape"),
+    "buffer of a negative shape": (Reduced(FROM_BUFFER, (EIGHT, dtype(), (-1,), "C")), r"of shape \(-1,\)"),
+    "buffer in an order that there is not": (Reduced(FROM_BUFFER, (EIGHT, dtype(), (1,), "A")), "in the order 'A'"),
+    "buffer with wrong axes": (Reduced(FROM_BUFFER, (EIGHT, dtype(), (1, 1), "K", (0, 0))), r"axes \(0, 0\)"),
+    "buffer outside of the file": (b"\x80\x05\x97.", "buffer"),
+    "huge array of bytes": (b"\x80\x05\x96\xff\xff\xff\xff\x00\x00\x00\x00abc.", "ends within an array|memory"),
     "type alone": ([dtype()], "no array"),
     "key of a dictionary": (b"\x80\x02}cnumpy\ndtype\nX\x02\x00\x00\x00f8\x89\x88\x87RNs.", "unhashable"),
     "function that is changed": (b"\x80\x02cnumpy\ndtype\n}X\x01\x00\x00\x00aNsb.", "damaged|changes what it names"),

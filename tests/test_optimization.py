@@ -14,6 +14,9 @@ MODELS = {
     "tokenizer": lambda: CMSSLTokenizerModel(tokenizer_config(num_hidden_layers=3)),
     "pretraining": lambda: CMSSLEncoderForPreTraining(encoder_config(num_hidden_layers=3)),
     "classification": lambda: CMSSLEncoderForSequenceClassification(encoder_config(num_hidden_layers=3)),
+    "convolutional": lambda: CMSSLEncoderForPreTraining(
+        encoder_config(num_hidden_layers=3, patch_embedding="conv", position_embedding="conv")
+    ),
 }
 
 
@@ -52,7 +55,7 @@ def test_no_decay_for_biases_and_norms(make, tmp_path):
     dimensions = {}
     for group in optimizer.param_groups:
         dimensions.setdefault(group["weight_decay"], set()).update(parameter.ndim for parameter in group["params"])
-    assert dimensions == {0.1: {2}, 0.0: {1}}
+    assert dimensions == {0.1: {parameter.ndim for parameter in model.parameters()} - {1}, 0.0: {1}}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,17 @@ def test_no_decay_for_biases_and_norms(make, tmp_path):
             },
         ),
         ("classification", {"encoder.layers.1.fc2.weight": 0.5, "classifier.out_proj.weight": 1.0}),
+        (
+            "convolutional",
+            {
+                "encoder.stem.layers.0.conv.weight": 0.125,
+                "encoder.stem.layer_norm.bias": 0.125,
+                "encoder.patch_projection.weight": 0.125,
+                "encoder.positional_convolution.conv.weight": 0.125,
+                "encoder.layers.0.fc1.weight": 0.25,
+                "code_head.weight": 1.0,
+            },
+        ),
     ],
 )
 def test_layers_learn_slower_the_lower_they_are(kind, expected):

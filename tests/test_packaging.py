@@ -1,18 +1,36 @@
 """The installed package holds everything that the repository holds."""
 
-import configparser
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
-from setuptools import find_packages
+
+ROOT = Path(__file__).parents[1]
 
 
-def test_setup_lists_every_package():
-    root = Path(__file__).parents[1]
-    setup = configparser.ConfigParser()
-    setup.read(root / "setup.cfg")
-    listed = setup["options"]["packages"].split()
-    expected = [*find_packages(str(root), include=["cmssl_hf*"])]
-    expected += [f"cmssl_hf.{name}" for name in find_packages(str(root), include=["dataset_builders*"])]
-    assert sorted(listed) == sorted(expected)
-    for builder in (root / "dataset_builders").glob("*/*.py"):
-        assert (builder.parent / "__init__.py").is_file(), f"{builder.parent} needs an __init__.py"
+def test_wheel_holds_every_module(tmp_path):
+    source = tmp_path / "source"  # building leaves files beside what it builds
+    for name in ("cmssl_hf", "dataset_builders"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path,
+    ]
+    subprocess.run([*command, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("cmssl_hf-*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cmssl_hf").rglob("*.py")}
+    expected |= {f"cmssl_hf/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "dataset_builders").rglob("*.py")}
+    assert len(expected) > 100 and expected <= held
+    assert "cmssl_hf/py.typed" in held

@@ -323,3 +323,28 @@ def test_windows_that_the_extractor_rejects_are_counted(tmp_path):
     outcomes = [split["windows"] for split in manifest["splits"].values()]
     assert sum(outcome["kept"] for outcome in outcomes) == 30
     assert sum(outcome.get("rejected", 0) for outcome in outcomes) == 10
+
+
+def test_a_release_and_its_preparation_leave_out_the_same_windows(tmp_path):
+    builder = Odd(cache_dir=str(tmp_path / "cache"))
+    prepare(builder, tmp_path / "prepared")
+    prepared = load_prepared(tmp_path / "prepared", cache_dir=tmp_path / "cache")
+    builder.download_and_prepare()
+    for split, rows in builder.as_dataset().items():
+        extracted = extract_features(rows, PAIRS, drop_unusable=True)
+        assert extracted["record_id"][:] == prepared[split]["record_id"][:]
+        assert extracted["input_values"][:] == prepared[split]["input_values"][:]
+    assert len(prepared["train"]) == 15 < len(builder.as_dataset()["train"]) == 24
+
+
+def test_windows_are_prepared_at_the_rate_of_the_models(tmp_path):
+    flags = ["--option", "num_subjects=10", "--option", "seconds_per_subject=20", "--sampling_rate", "64"]
+    subprocess.run(
+        [sys.executable, str(SCRIPT), "simulated", "hr", "--output_dir", str(tmp_path / "prepared"), *flags],
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf")},
+        capture_output=True,
+        timeout=300,
+        check=True,
+    )
+    prepared = load_prepared(tmp_path / "prepared", cache_dir=tmp_path / "cache")
+    assert {len(signal) for (signal,) in prepared["train"]["input_values"]} == {640}

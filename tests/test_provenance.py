@@ -7,7 +7,12 @@ from datasets import Dataset, DatasetDict
 
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.data import describe_data
-from cmssl_hf.training.engine.provenance import refuse_seen_test_subjects, subjects_seen
+from cmssl_hf.training.engine.provenance import (
+    UnreachableError,
+    refuse_seen_test_subjects,
+    run_of_model,
+    subjects_seen,
+)
 
 
 def data(dataset="bidmc", **subjects):
@@ -49,9 +54,92 @@ def test_others_may_be_tested_on(encoder_folder, described):
     refuse_seen_test_subjects(encoder_folder, described)
 
 
-def test_models_of_unknown_origin_and_sizes_are_accepted(tmp_path):
-    refuse_seen_test_subjects(tmp_path, data(test=["a"]))
+def test_published_sizes_have_seen_nobody():
     refuse_seen_test_subjects("small", data(test=["a"]))
+
+
+def stage(name, described, builds_on=None, **identity):
+    return {"identity": {"stage": name, "data": described, **identity}, "builds_on": builds_on}
+
+
+PEOPLE = data(train=["b"], validation=["c"])
+STAGE_1 = stage("tokenizer", PEOPLE)
+STAGE_2 = stage("encoder", PEOPLE, STAGE_1, tokenizer="abc")
+UNKNOWN = {
+    "no run.json": None,
+    "no data": {"identity": {}},
+    "no subjects": stage("tokenizer", {"dataset": "bidmc", "splits": {"train": {}}}),
+    "a tokenizer without run.json": stage("encoder", PEOPLE, tokenizer="abc"),
+    "an encoder without run.json": stage("finetuning", PEOPLE, initialisation="0123456789abcdef"),
+    "a tokenizer of its encoder without run.json": stage(
+        "finetuning", PEOPLE, stage("encoder", PEOPLE, tokenizer="abc"), initialisation="0123456789abcdef"
+    ),
+}
+KNOWN = {
+    "stage 1": STAGE_1,
+    "stage 2": STAGE_2,
+    "stage 3": stage("finetuning", PEOPLE, STAGE_2, initialisation="0123456789abcdef"),
+    "a size": stage("finetuning", PEOPLE, initialisation="small"),
+    "an architecture": stage("finetuning", PEOPLE, initialisation="random weights"),
+}
+
+
+@pytest.mark.parametrize("run", UNKNOWN.values(), ids=UNKNOWN)
+def test_what_is_not_known_is_no_permission(run, tmp_path):
+    if run is not None:
+        (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ValueError, match=r"is not known .* give `--accept_unknown_provenance true`"):
+        refuse_seen_test_subjects(tmp_path, data(test=["a"]))
+    refuse_seen_test_subjects(tmp_path, data(test=["a"]), accept_unknown=True)
+
+
+@pytest.mark.parametrize("run", KNOWN.values(), ids=KNOWN)
+def test_what_is_known_needs_no_permission(run, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    refuse_seen_test_subjects(tmp_path, data(test=["a"]))
+
+
+def test_subjects_that_are_known_are_refused_whatever_is_accepted(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(UNKNOWN["a tokenizer without run.json"]))
+    with pytest.raises(ValueError, match=r"was pre-trained on 1 of the test subjects of bidmc \(b\)"):
+        refuse_seen_test_subjects(tmp_path, data(test=["b"]), accept_unknown=True)
+
+
+@pytest.fixture
+def cached_model(tmp_path, monkeypatch):
+    """A snapshot of a Hub model in the cache, while the Hub cannot be reached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "models--someone--encoder"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    return snapshot
+
+
+def test_hub_that_is_not_reached_is_no_permission(cached_model):
+    for name in ("someone/encoder", "someone/else"):
+        with pytest.raises(ValueError, match=r"is not in the cache and the Hub not reached\).* may be test subjects"):
+            refuse_seen_test_subjects(name, data(test=["a"]))
+        with pytest.raises(UnreachableError):
+            run_of_model(name)
+        refuse_seen_test_subjects(name, data(test=["a"]), accept_unknown=True)
+
+
+def test_record_in_the_cache_is_read_without_the_hub(cached_model):
+    (cached_model / "run.json").write_text(json.dumps(STAGE_2))
+    refuse_seen_test_subjects("someone/encoder", data(test=["a"]))
+    with pytest.raises(ValueError, match="was pre-trained on 1 of the test subjects"):
+        refuse_seen_test_subjects("someone/encoder", data(test=["b"]))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"identity": 1}'])
+def test_damaged_record_of_a_hub_model_is_named(content, cached_model):
+    (cached_model / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json is damaged: "):
+        refuse_seen_test_subjects("someone/encoder", data(test=["a"]), accept_unknown=True)
 
 
 def test_description_of_data():

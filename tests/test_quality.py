@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import wfdb
 from datasets import Dataset
 
 from cmssl_hf import CMSSLFeatureExtractor
@@ -65,7 +66,34 @@ def test_spoilt_windows_have_the_issue(windows, channel, issue, spoil):
 def test_unit_offset_and_polarity_make_no_difference(windows, factor):
     for channel, signals in windows.items():
         spoilt = np.stack([saturated(signals[0]), hit_once(signals[1]), stopped(signals[2]), signals[3]])
-        assert find_quality_issues(factor * spoilt, RATE, channel) == find_quality_issues(spoilt, RATE, channel)
+        found = find_quality_issues(factor * spoilt, RATE, channel)
+        others = [[issue for issue in issues if issue != "inverted"] for issues in found]
+        assert others == find_quality_issues(spoilt, RATE, channel)
+
+
+def test_ppg_upside_down_is_inverted_and_ecg_never_is(windows):
+    found = find_quality_issues(-windows["ppg"], RATE, "ppg")
+    assert np.mean(["inverted" in issues for issues in found]) > 0.9
+    assert find_quality_issues(-windows["ecg"], RATE, "ecg") == [[]] * 30
+    # A wave that rises as fast as it falls has no side that is up.
+    wave = np.sin(2 * np.pi * 1.2 * np.arange(10 * RATE) / RATE)
+    assert find_quality_issues([wave, -wave], RATE, "ppg") == [[], []]
+
+
+@pytest.mark.parametrize("seconds", [4, 10, 30])
+def test_recorded_ppg_is_rarely_taken_for_inverted(test_data, seconds):
+    upright, turned = [], []
+    for header in sorted(test_data.glob("bidmc*/bidmc[0-9][0-9].hea"))[::3]:
+        record = wfdb.rdrecord(str(header.with_suffix("")))
+        names = [name.strip(" ,") for name in record.sig_name]
+        length = seconds * record.fs
+        pleth = record.p_signal[: len(record.p_signal) // length * length, names.index("PLETH")].reshape(-1, length)
+        pleth = pleth[np.isfinite(pleth).all(axis=1)]
+        upright += find_quality_issues(pleth, record.fs, "ppg")
+        turned += find_quality_issues(-pleth, record.fs, "ppg")
+    assert len(upright) > 200
+    assert np.mean(["inverted" in issues for issues in upright]) < 0.005
+    assert np.mean(["inverted" in issues for issues in turned]) > 0.9
 
 
 def test_windows_of_several_lengths(windows):

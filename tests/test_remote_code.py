@@ -150,7 +150,7 @@ def test_folders_hold_every_file_that_they_import(folders, name):
 def test_model_files_import_little():
     """What a folder carries must run where only the libraries that every transformers user has are installed; transformers
     refuses to load it where one of these imports is missing."""
-    allowed = {"torch", "transformers", "numpy", "scipy", "huggingface_hub"} | sys.stdlib_module_names
+    allowed = {"torch", "transformers", "numpy", "scipy", "huggingface_hub", "safetensors"} | sys.stdlib_module_names
     for path in (Path(cmssl_hf.__file__).parent / "models" / "cmssl").glob("*_cmssl*.py"):
         assert set(get_imports(path)) <= allowed, path.name
 

@@ -1,14 +1,18 @@
 """A run's folder: claimed once, continued by the same run only, never overwritten."""
 
+import copy
 import json
 import subprocess
 from dataclasses import fields
 from importlib import metadata
 
 import pytest
+import transformers
+from packaging.version import Version
 from tiny import encoder_config, write_checkpoint_files
 
 from cmssl_hf.training.encoder import EncoderTrainingArguments
+from cmssl_hf.training.engine import run_folder
 from cmssl_hf.training.engine.arguments import StageArguments
 from cmssl_hf.training.engine.checkpoints import write_manifest
 from cmssl_hf.training.engine.run_folder import RunFolder, commit_of, model_identity, read_run, training_identity
@@ -143,6 +147,14 @@ def test_folder_without_run(tmp_path):
         {"metric_for_best_model": "eval_ppg_l1"},
         {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 5, "save_steps": 5},
         {"load_best_model_at_end": False},
+        {"bf16": True},
+        {"data_seed": 3},
+        {"dataloader_drop_last": True},
+        {"train_sampling_strategy": "sequential"},
+        {"neftune_noise_alpha": 5.0},
+        {"accelerator_config": {"split_batches": True}},
+        {"dataloader_in_order": False},
+        {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 5, "save_steps": 10},
     ],
 )
 def test_settings_that_decide_the_result_make_another_run(change):
@@ -151,10 +163,61 @@ def test_settings_that_decide_the_result_make_another_run(change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"logging_steps": 3}, {"output_dir": "elsewhere"}, {"disable_tqdm": True}, {"dataloader_num_workers": 2}],
+    [
+        {"logging_steps": 3},
+        {"output_dir": "elsewhere"},
+        {"disable_tqdm": True},
+        {"dataloader_num_workers": 2},
+        {"gradient_checkpointing": True},
+        {"save_total_limit": 7},
+        {"hub_model_id": "someone/else"},
+    ],
 )
 def test_settings_that_do_not_decide_the_result_may_change(change):
     assert training_identity(arguments(**change)) == training_identity(arguments())
+
+
+def test_precision_that_a_launcher_sets_decides_too(monkeypatch):
+    plain = training_identity(arguments())
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert training_identity(arguments()) == training_identity(arguments(bf16=True)) != plain
+
+
+KINDS = (TokenizerTrainingArguments, EncoderTrainingArguments, FinetuningArguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_argument_decides_unless_it_is_said_to_be_free(kind):
+    plain = arguments(kind)
+    expected = training_identity(plain)
+    for field in fields(kind):
+        changed = copy.copy(plain)
+        if field.name not in run_folder._NOTED_OTHERWISE:
+            setattr(changed, field.name, "something else")
+            assert (training_identity(changed) == expected) == (field.name in run_folder._MAY_DIFFER), field.name
+
+
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"), reason="older versions lack some of the arguments"
+)
+def test_only_arguments_that_exist_are_said_to_be_free():
+    names = {field.name for kind in KINDS for field in fields(kind)}
+    assert run_folder._MAY_DIFFER | run_folder._NOTED_OTHERWISE | set(run_folder._ALWAYS_NOTED) <= names
+    assert not run_folder._MAY_DIFFER & {*run_folder._NOTED_OTHERWISE, *run_folder._ALWAYS_NOTED}
+
+
+def test_record_of_an_older_version_is_still_the_same_run(tmp_path, caplog):
+    """Version 0.1.0 noted neither precision nor arguments that were seldom given."""
+    now = {"stage": "finetuning", "training": training_identity(arguments())}
+    noted = {name: value for name, value in now["training"].items() if name != "mixed_precision"}
+    RunFolder(tmp_path, {**now, "training": noted}).open()
+    RunFolder(tmp_path, now).note_results({"mae": 1.0})
+    RunFolder(tmp_path, now).open()
+    assert not caplog.records
+    RunFolder(tmp_path, {**now, "training": training_identity(arguments(bf16=True, data_seed=3))}).open()
+    assert "did not note data_seed=3, mixed_precision=bf16; they are taken to be the same" in caplog.text
+    with pytest.raises(FileExistsError, match=r"training\.seed \(42 there, 43 now\)"):
+        RunFolder(tmp_path, {**now, "training": training_identity(arguments(seed=43))}).open()
 
 
 def test_the_same_global_batch_is_the_same_run():
@@ -183,3 +246,19 @@ def test_all_that_a_stage_adds_decides_its_run(kind, tmp_path):
     added = {field.name for field in fields(kind)} - {field.name for field in fields(StageArguments)}
     arguments = kind(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     assert added - {"perplexity_floor"} <= set(training_identity(arguments))
+
+
+def test_a_record_from_before_a_field_of_the_model_is_of_its_default(tmp_path):
+    old = {"stage": "encoder", "model": {"hidden_size": 16}}
+    RunFolder(tmp_path, old).open()
+    (tmp_path / "model.safetensors").write_bytes(b"work")
+    defaults = {"hidden_size": 256, "patch_embedding": "linear"}
+
+    def now(kind):
+        return RunFolder(
+            tmp_path, {**old, "model": {"hidden_size": 16, "patch_embedding": kind}}, model_defaults=defaults
+        )
+
+    assert now("linear").open() is None
+    with pytest.raises(FileExistsError, match=r"model.patch_embedding \('linear' there, 'conv' now\)"):
+        now("conv").open()

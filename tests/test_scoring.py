@@ -1,5 +1,7 @@
 """Scores, constant predictions, predictions.csv, the summary and the tables."""
 
+import multiprocessing
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,7 +142,34 @@ def test_summary_of_runs_with_different_metrics(tmp_path):
     np.testing.assert_array_equal(table["mae"], [1.5, np.nan, 1.7])
     np.testing.assert_array_equal(table["auroc"], [np.nan, 0.8, np.nan])
     assert table["finished"].notna().all()
-    assert [entry.name for entry in path.parent.iterdir()] == ["summary.csv"]
+    assert {entry.name for entry in path.parent.iterdir()} == {"summary.csv", ".summary.csv.lock"}
+
+
+def test_a_run_has_one_row_in_the_summary(tmp_path):
+    path = tmp_path / "summary.csv"
+    for folder, error in (("a", 1.5), ("b", 1.6), ("a", 1.7)):
+        append_summary(path, {"task": "bidmc_hr", "mae": error, "output_dir": folder})
+    table = pd.read_csv(path)
+    assert dict(zip(table["output_dir"], table["mae"])) == {"a": 1.7, "b": 1.6}
+    assert len(table) == 2
+
+
+def _append_rows(path, process):
+    for number in range(10):
+        append_summary(path, {"task": "bidmc_hr", "output_dir": f"{process}-{number}"})
+
+
+def test_summary_of_several_processes_has_the_rows_of_all(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    path = tmp_path / "summary.csv"
+    processes = [context.Process(target=_append_rows, args=(path, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    table = pd.read_csv(path)
+    assert set(table["output_dir"]) == {f"{process}-{number}" for process in range(3) for number in range(10)}
+    assert len(table) == 30
 
 
 def test_summary_keeps_what_is_text(tmp_path):

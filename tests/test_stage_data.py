@@ -1,11 +1,15 @@
 """A stage reads a release or a prepared folder, with the same result."""
 
+import json
+
 import numpy as np
 import pytest
 import wfdb
+from datasets import Dataset
 from transformers import TrainingArguments
 
 from cmssl_hf import CMSSLFeatureExtractor
+from cmssl_hf.data.features import without_issues
 from cmssl_hf.data.loading import load_dataset_builder
 from cmssl_hf.data.prepared.writing import Preparation
 from cmssl_hf.training.arguments import DataArguments
@@ -55,6 +59,42 @@ def test_prepared_folder_of_other_channels_is_refused(prepared_dir, tmp_path):
         ValueError, match=r"was prepared with channels=\('ecg', 'ppg'\), but the model reads channels="
     ):
         load_stage_data(arguments, CMSSLFeatureExtractor(channels=("ppg",)), training_arguments, ("train",))
+
+
+def test_a_prepared_folder_is_asked_for_what_it_holds_and_for_nothing_else(prepared_dir):
+    same = DataArguments(
+        prepared_dir=str(prepared_dir), dataset="simulated", dataset_config="pairs", dataset_options=OPTIONS
+    )
+    assert same.dataset_options == DataArguments(prepared_dir=str(prepared_dir)).dataset_options
+    for options, message in (
+        ({"dataset": "bidmc"}, "prepared with dataset 'simulated', but 'bidmc' is asked for"),
+        ({"dataset_config": "hr"}, "prepared with dataset_config 'pairs', but 'hr' is asked for"),
+        (
+            {"dataset_options": {"num_subjects": 4}},
+            "prepared with dataset_options: num_subjects 10, but 4 is asked for",
+        ),
+        ({"dataset_options": "nothing=1"}, "prepared with dataset_options: nothing None, but 1 is asked for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DataArguments(prepared_dir=str(prepared_dir), **options)
+    with pytest.raises(ValueError, match="`data_dir` does nothing where `prepared_dir` is given"):
+        DataArguments(prepared_dir=str(prepared_dir), data_dir="release").check_for_pretraining()
+
+
+def test_windows_that_were_rejected_are_spoken_of(prepared_dir, tmp_path, caplog):
+    manifest = json.loads((prepared_dir / "manifest.json").read_text())
+    manifest["splits"]["train"]["windows"]["rejected"] = 3
+    (prepared_dir / "manifest.json").write_text(json.dumps(manifest))
+    arguments = DataArguments(prepared_dir=str(prepared_dir), cache_dir=str(tmp_path / "cache"), num_proc=2)
+    training_arguments = TrainingArguments(output_dir=str(tmp_path / "run"), report_to="none")
+    load_stage_data(arguments, CMSSLFeatureExtractor(channels=("ecg", "ppg")), training_arguments, ("train",))
+    assert "train: 3 windows of simulated could not be used and were left out of" in caplog.text
+
+
+def test_quality_that_is_not_known_is_refused():
+    rows = Dataset.from_dict({"input_values": [[[0.0]]]})
+    with pytest.raises(ValueError, match="no column `quality_issues`"):
+        without_issues(rows, ["ppg_flat"])
 
 
 def test_folder_without_preparation_is_refused(tmp_path):

@@ -97,3 +97,19 @@ def test_too_few_subjects_are_refused():
         cross_validation_fold(DatasetDict(train=rows(number=4)), 0)
     with pytest.raises(ValueError, match=r"`fold` must lie in 0\.\.4, but is 5"):
         cross_validation_fold(DatasetDict(train=rows()), 5)
+
+
+def test_a_fold_that_would_train_on_nobody_is_refused():
+    with pytest.raises(ValueError, match=r"3 subject\(s\) are too few for 2 folds: none would be trained on"):
+        cross_validation_fold(DatasetDict(train=rows(number=3)), 0, num_folds=2)
+
+
+def test_rows_without_labels_are_divided_as_those_with_numbers():
+    data = rows()
+    for fold in range(5):
+        with_labels, without = (
+            cross_validation_fold(DatasetDict(train=part), fold) for part in (data, data.remove_columns("label"))
+        )
+        assert {split: people(part) for split, part in with_labels.items()} == {
+            split: people(part) for split, part in without.items()
+        }

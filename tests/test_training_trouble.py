@@ -116,6 +116,41 @@ def test_loss_of_the_batch_before_a_checkpoint_is_checked_first(checked, number,
     assert not [*tmp_path.glob("checkpoint-*")]
 
 
+def losses_of(trainer, losses):
+    """Makes the training see these values in place of its losses, batch by batch."""
+    given = iter(losses)
+    compute_loss = trainer.compute_loss
+
+    def replaced(model, inputs, *args, **kwargs):
+        loss = compute_loss(model, inputs, *args, **kwargs)
+        return loss * 0 + next(given) if model.training else loss
+
+    trainer.compute_loss = replaced
+
+
+def test_one_outlier_does_not_end_a_nearly_converged_training(checked, tmp_path):
+    trainer = finetuning_trainer(tmp_path)
+    losses_of(trainer, [1e-5] * 5 + [3e5] + [1e-5] * 3 + [2e2, 3e2] + [1e-5] * 3)
+    run_to_the_end(trainer, tmp_path)
+    assert trainer.state.global_step == 14
+
+
+def test_nearly_converged_training_may_rise_to_what_an_untrained_model_has(checked, tmp_path):
+    trainer = finetuning_trainer(tmp_path)
+    losses_of(trainer, [1e-6] + [2.0] * 13)
+    run_to_the_end(trainer, tmp_path)
+
+
+@pytest.mark.parametrize("first", [1e-6, 1.0])
+def test_loss_that_explodes_for_three_batches_stops(checked, first, tmp_path):
+    trainer = finetuning_trainer(tmp_path)
+    losses_of(trainer, [first] * 5 + [101.0] * 9)
+    with pytest.raises(
+        DivergedError, match=r"after step 7: .*more than 100 times the first one and that of an untrained"
+    ):
+        run_to_the_end(trainer, tmp_path)
+
+
 def test_exploding_loss_stops(tmp_path):
     trainer = finetuning_trainer(
         tmp_path, learning_rate=300.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0

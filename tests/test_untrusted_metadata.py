@@ -160,7 +160,9 @@ def test_ptb_xl_table_with_a_path_that_leads_out_is_refused(name, tmp_path):
     table = pd.read_csv(release / "ptbxl_database.csv")
     table.loc[1, "filename_lr"] = name
     table.to_csv(release / "ptbxl_database.csv", index=False)
-    with pytest.raises(ValueError, match=rf"ptbxl_database\.csv: .*{re.escape(name)}.* out of the folder"):
+    with pytest.raises(
+        ValueError, match=rf"ptbxl_database\.csv, row 3, column `filename_lr`: .*{re.escape(name)}.* out of the folder"
+    ):
         load_dataset("ptb_xl", data_dir=release, cache_dir=tmp_path)
 
 

@@ -145,7 +145,7 @@ def test_labels_of_a_slice():
     assert labels_to_numpy(column).tolist() == [[2, 3], [4, -100]]
 
 
-ALL = Augmentation(time_stretch=1.5, scales_labels=True, amplitude_jitter=0.3, noise=0.2)
+ALL = Augmentation(125, time_stretch=1.5, scales_labels=True, amplitude_jitter=0.3, noise=0.2)
 
 
 def augmented(indices, epoch=0, seed=3):
@@ -170,7 +170,8 @@ def test_augmentation_changes_with_epoch_and_seed(other):
 
 def test_an_augmentation_that_does_nothing_is_none():
     assert (
-        WindowsDataset(windows_dataset(waves(2)), ["input_values"], augmentation=Augmentation()).augmentation is None
+        WindowsDataset(windows_dataset(waves(2)), ["input_values"], augmentation=Augmentation(125)).augmentation
+        is None
     )
 
 
@@ -195,3 +196,23 @@ def test_rows_fetched_one_by_one_make_the_same_batch():
     together, apart = collate(windows.__getitems__([0, 4])), collate([windows[0], windows[4]])
     for name, tensor in together.items():
         torch.testing.assert_close(apart[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_that_outlive_an_epoch_augment_each_anew(start_method):
+    """As a process without workers does."""
+    dataset = windows_dataset(waves(4), Value("float32"), label=[60.0] * 4)
+    windows = WindowsDataset(dataset, ["input_values", "label"], augmentation=ALL)
+    options = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": start_method}
+    loader = DataLoader(windows, batch_size=4, collate_fn=WindowsCollator(25, label_column="label"), **options)
+    labels = []
+    for epoch in range(2):
+        windows.set_epoch(epoch)
+        labels.append(next(iter(loader))["labels"].tolist())
+    expected = []
+    for epoch in range(2):
+        windows.set_epoch(epoch)
+        collate = WindowsCollator(25, label_column="label")
+        expected.append(collate(windows.__getitems__([0, 1, 2, 3]))["labels"].tolist())
+    assert labels == expected
+    assert labels[0] != labels[1]

@@ -1,4 +1,4 @@
-"""What the dataset builders share: configurations, columns, splits, Arrow tables, and an account of what was left out.
+r"""What the dataset builders share: configurations, columns, splits, Arrow tables, and an account of what was left out.
 
 A builder lists its recordings per split and turns one recording into Arrow tables; everything else is here:
 
@@ -6,7 +6,7 @@ A builder lists its recordings per split and turns one recording into Arrow tabl
         BUILDER_CONFIG_CLASS = WindowedConfig
         BUILDER_CONFIGS = [WindowedConfig(name="pairs")]
         TITLE = "My data 1.0"
-        EXPECTED = "files named `subject*.npz`"
+        EXPECTED = "files named `subjectN.npz`"
         HOW_TO_GET = "Download it from https://example.org."
 
         def _info(self):
@@ -14,7 +14,7 @@ A builder lists its recordings per split and turns one recording into Arrow tabl
 
         def _list_records(self, dl_manager):
             folder = self.release_folder(dl_manager)
-            records = {path.stem: [str(path)] for path in sorted(folder.glob("subject*.npz"))}
+            records = {path.stem: [str(path)] for path in matching_files(folder, r"subject\d+\.npz")}
             if not records:
                 raise self.not_the_release(folder)
             return self.config.divide(records)
@@ -27,10 +27,11 @@ A builder lists its recordings per split and turns one recording into Arrow tabl
 """
 
 import abc
-import contextlib
 import hashlib
 import json
 import logging
+import tempfile
+import uuid
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ import numpy as np
 import pyarrow as pa
 
 from cmssl_hf.building.downloads import fetch_release
+from cmssl_hf.building.errors import DamagedRecordError, PreparationError
 from cmssl_hf.building.splits import SPLITS, split_subjects
 from cmssl_hf.building.windows import DropCounter
 
@@ -48,6 +50,9 @@ from cmssl_hf.building.windows import DropCounter
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "preparation_report.json"
+
+#: Raised when what the builders share makes other rows of the same release.
+BUILDING_VERSION = 1
 
 
 def pair_features(**extra: Any) -> datasets.Features:
@@ -79,22 +84,6 @@ def _provenance_features() -> dict[str, Any]:
     }
 
 
-class DamagedRecordError(ValueError):
-    """A file or recording that cannot be read; the message names it."""
-
-
-@contextlib.contextmanager
-def damaged_if_unreadable(path: str | Path) -> Iterator[None]:
-    """Turns whatever a parser raises inside the block into a `DamagedRecordError` that names `path`."""
-    try:
-        yield
-    except DamagedRecordError:
-        raise
-    # Parsers of damaged files raise almost anything: IndexError, struct.error, UnicodeDecodeError, zlib.error...
-    except Exception as error:
-        raise DamagedRecordError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-
-
 @dataclass
 class SignalBuilderConfig(datasets.BuilderConfig):
     """Options of every builder.
@@ -113,13 +102,9 @@ class SubjectSplitConfig(SignalBuilderConfig):
 
     Args:
         split_seed: seed of the shuffle of subjects; 42 is the published one.
-        fold: test fold of a subject-wise cross-validation; `None` is the published 80/10/10 split.
-        num_folds: number of folds of the cross-validation.
     """
 
     split_seed: int = 42
-    fold: int | None = None
-    num_folds: int = 5
 
     def divide(
         self, records: Mapping[Hashable, Sequence], subjects: Sequence[Hashable] | None = None
@@ -131,9 +116,7 @@ class SubjectSplitConfig(SignalBuilderConfig):
             subjects: all subjects of the release where `records` may hold fewer, so that a subject's split does not
                 depend on which others are present.
         """
-        split = split_subjects(
-            list(subjects or records), seed=self.split_seed, fold=self.fold, num_folds=self.num_folds
-        )
+        split = split_subjects(list(subjects or records), seed=self.split_seed)
         split_of = {subject: name for name, members in split.items() for subject in members}
         divided = {name: [] for name in SPLITS}
         for subject, members in records.items():
@@ -190,7 +173,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
     Subclasses set `TITLE`, `EXPECTED`, `HOW_TO_GET` and, where anyone may download the release, `DOWNLOAD_URL` (one archive,
     or several archives and files); they implement `_info`, `_list_records` and `_record_tables`. A recording is anything that
     can be pickled and whose text names it in messages, typically a path. `num_proc` and streaming divide the list of
-    recordings.
+    recordings. `VERSION` is raised whenever the same release makes other rows: prepared data of another version are not used.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -199,11 +182,25 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
     HOW_TO_GET: str
     DOWNLOAD_URL: str | Sequence[str] | None = None
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._counts = SplitCounts()
+    def __init__(self, cache_dir: str | None = None, *args: Any, **kwargs: Any):
+        super().__init__(cache_dir, *args, **kwargs)
+        downloads = Path(cache_dir, datasets.config.DOWNLOADED_DATASETS_DIR) if cache_dir else None
+        self._downloads = Path(downloads or datasets.config.DOWNLOADED_DATASETS_PATH).expanduser()
+        # Where `num_proc` processes leave their counts.
+        self._counts_folder: str | None = None
         self._report = {"splits": {}, "skipped_records": {}}
         self._num_records = 0
+
+    @classmethod
+    def code_version(cls) -> str:
+        """What the prepared rows depend on, beside the release and the options: the versions of the builder and of what all
+        builders share."""
+        return f"{cls.VERSION}+{BUILDING_VERSION}"
+
+    @property
+    def subject_note(self) -> str:
+        """A sentence on who is in which split, for the cards of datasets and models."""
+        return "No subject is in two splits."
 
     @abc.abstractmethod
     def _list_records(self, dl_manager: datasets.DownloadManager) -> dict[str, list]:
@@ -235,14 +232,14 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
             config = dl_manager.download_config
             return fetch_release(
                 urls,
-                Path(config.cache_dir or self._cache_downloaded_dir) / f"{self.name}-{version}",
+                Path(config.cache_dir or self._downloads) / f"{self.name}-{version}",
                 force=config.force_download,
             )
         folder = Path(self.config.data_dir).expanduser()
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise FileNotFoundError(f"`data_dir` {folder} {problem}. {self._what_would_be_right()}")
-        if not any(folder.iterdir()):
+        if all(path.name.startswith(".") for path in folder.iterdir()):
             raise ValueError(f"`data_dir` {folder} is empty. {self._what_would_be_right()}")
         return folder
 
@@ -278,7 +275,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
     def list_records(self) -> dict[str, list]:
         """The recordings of each split, for programs that keep the rows elsewhere than in the cache of `datasets`; the
         release is downloaded first where that is needed."""
-        config = datasets.DownloadConfig(cache_dir=self._cache_downloaded_dir)
+        config = datasets.DownloadConfig(cache_dir=self._downloads)
         manager = datasets.DownloadManager(dataset_name=self.name, download_config=config)
         return {split.name: split.gen_kwargs["records"] for split in self._split_generators(manager)}
 
@@ -294,9 +291,24 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
             DamagedRecordError: if a recording cannot be read and `max_damaged_share` is 0.
             ValueError: if more recordings cannot be read than `max_damaged_share` of all allows.
         """
-        self._counts = counts
-        for _, table in self._generate_tables(records):
-            yield table
+        for record in records:
+            tables = self._record_tables(record, counts.windows)
+            while True:
+                # Nothing is yielded within `try`: a generator that is dropped when Python ends is closed by an exception, and the
+                # names of this module may be gone.
+                try:
+                    table = _next_table(tables, record)
+                except DamagedRecordError as error:
+                    if self.config.max_damaged_share <= 0:
+                        raise
+                    logger.warning("%s: skipped: %s", self.name, error)
+                    counts.damaged_records[str(record)] = str(error)
+                    self.check_damaged_share(counts.damaged_records)
+                    break
+                if table is None:
+                    break
+                if len(table):
+                    yield table
 
     def to_table(self, **columns: Any) -> pa.Table:
         """Makes a table with the builder's features.
@@ -315,74 +327,72 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
         records = self._list_records(dl_manager)
         self._num_records = sum(map(len, records.values()))
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"records": records[split]})
+            datasets.SplitGenerator(name=split, gen_kwargs={"records": records[split], "split": split})
             for split in SPLITS
             if records.get(split)
         ]
 
-    def _generate_tables(self, records):
-        key = 0
-        for record in records:
-            try:
-                for table in self._record_tables(record, self._counts.windows):
-                    if len(table):
-                        yield key, table
-                        key += 1
-            except DamagedRecordError as error:
-                if self.config.max_damaged_share <= 0:
-                    raise
-                logger.warning("%s: skipped: %s", self.name, error)
-                self._counts.damaged_records[str(record)] = str(error)
-                self.check_damaged_share(self._counts.damaged_records)
+    def _generate_tables(self, records, split):
+        counts = SplitCounts()
+        yield from enumerate(self.read_records(records, counts))
+        if self._counts_folder is not None:
+            # With `num_proc` this is another process.
+            path = Path(self._counts_folder, f"{split}-{uuid.uuid4().hex}.json")
+            path.write_text(json.dumps(counts.to_dict()))
 
     def check_damaged_share(self, damaged_records: Mapping[str, str]) -> None:
         """Refuses more unreadable recordings than `max_damaged_share` of all allows.
 
         Raises:
-            ValueError: if there are more.
+            PreparationError: a ValueError, if there are more.
         """
         if len(damaged_records) > self.config.max_damaged_share * self._num_records:
-            raise ValueError(
+            raise PreparationError(
                 f"{len(damaged_records)} of {self._num_records} recordings of {self.TITLE} are damaged, more than"
                 f" `max_damaged_share={self.config.max_damaged_share}` allows. The last one: {[*damaged_records.values()][-1]}"
             )
 
+    def download_and_prepare(self, output_dir: str | None = None, **kwargs: Any) -> None:
+        """Prepares the data unless they are there, as that of `datasets`, and leaves the report beside them."""
+        self._report["splits"] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            self._counts_folder = folder
+            try:
+                super().download_and_prepare(output_dir, **kwargs)
+            finally:
+                self._counts_folder = None
+        if self._report["splits"]:
+            Path(output_dir or self.cache_dir, REPORT_FILE).write_text(json.dumps(self._report, indent=2))
+
     def _prepare_split(self, split_generator, **kwargs):
         super()._prepare_split(split_generator, **kwargs)
-        counts = SplitCounts()
-        for path in sorted(Path(self._output_dir).glob("counts-*.json")):
+        counts, split = SplitCounts(), split_generator.name
+        for path in sorted(Path(self._counts_folder).glob(f"{split}-*.json")):
             counts.add(json.loads(path.read_text()))
-            path.unlink()
-        logger.info("%s/%s, %s: %s", self.name, self.config.name, split_generator.name, counts.windows.summary())
+        logger.info("%s/%s, %s: %s", self.name, self.config.name, split, counts.windows.summary())
         if split_generator.split_info.num_examples == 0:
             raise ValueError(
-                f"The {split_generator.name} split of {self.TITLE} would be empty: {counts.windows.summary()};"
+                f"The {split} split of {self.TITLE} would be empty: {counts.windows.summary()};"
                 f" {len(counts.damaged_records)} damaged recordings."
             )
-        self._report["splits"][split_generator.name] = counts.to_dict()
+        self._report["splits"][split] = counts.to_dict()
         damaged_records = {}
-        for split in self._report["splits"].values():
-            damaged_records.update(split["damaged_records"])
+        for members in self._report["splits"].values():
+            damaged_records.update(members["damaged_records"])
         self.check_damaged_share(damaged_records)
-        (Path(self._output_dir) / REPORT_FILE).write_text(json.dumps(self._report, indent=2))
 
-    def _prepare_split_single(self, gen_kwargs, fpath, file_format, max_shard_size, job_id):
-        # With `num_proc` this runs in other processes, whose counts come back through files.
-        self._counts = SplitCounts()
-        try:
-            yield from super()._prepare_split_single(
-                gen_kwargs=gen_kwargs,
-                fpath=fpath,
-                file_format=file_format,
-                max_shard_size=max_shard_size,
-                job_id=job_id,
-            )
-        except datasets.exceptions.DatasetGenerationError as error:
-            # Our own errors say what is wrong with which file; "an error occurred" would hide that.
-            if isinstance(error.__cause__, ValueError):
-                raise error.__cause__ from error.__cause__.__cause__
-            raise
-        (Path(self._output_dir) / f"counts-{job_id:05d}.json").write_text(json.dumps(self._counts.to_dict()))
+
+def _next_table(tables: Iterator[pa.Table], record: Any) -> pa.Table | None:
+    """The next table of a recording, or `None` after the last; any error names the recording."""
+    try:
+        return next(tables, None)
+    except PreparationError:
+        raise
+    except ValueError as error:
+        message = str(error) if str(record) in str(error) else f"{record}: {error}"
+        raise PreparationError(message) from error
+    except Exception as error:
+        raise DamagedRecordError(f"{record} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _is_column(values: Any) -> bool:

@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 from tqdm import tqdm
 
+from cmssl_hf.building.release_files import matching_files
+
 
 CHECKSUM_FILE = "SHA256SUMS.txt"
 _BLOCK_BYTES = 1 << 20
@@ -54,7 +56,7 @@ def fetch_release(urls: Sequence[str], folder: Path, force: bool = False) -> Pat
                 if not _extract(file, incomplete):
                     shutil.copy(file, incomplete)
             # The UCI repository packs the archives of its authors into one of its own.
-            for file in sorted(incomplete.rglob("*.zip")):
+            for file in matching_files(incomplete, r".*\.zip"):
                 _extract(file, file.parent)
                 file.unlink()
             verify_checksums(incomplete)

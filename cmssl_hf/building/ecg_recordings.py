@@ -2,24 +2,20 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import wfdb
 
-from cmssl_hf.building.dataset_builder import (
-    DamagedRecordError,
-    SignalBuilderConfig,
-    SignalDatasetBuilder,
-    damaged_if_unreadable,
-    labelled_features,
-)
+from cmssl_hf.building.dataset_builder import SignalBuilderConfig, SignalDatasetBuilder, labelled_features
+from cmssl_hf.building.errors import DamagedRecordError
 from cmssl_hf.building.paper_protocol import PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.building.release_files import beside
 from cmssl_hf.building.splits import SPLITS
+from cmssl_hf.building.wfdb_records import read_record
 from cmssl_hf.building.windows import DropCounter
-from cmssl_hf.models.cmssl.recordings_cmssl import refuse_unsafe_header
 
 
 #: The leads of a 12-lead ECG in their usual order.
@@ -91,6 +87,15 @@ class RecordSplitConfig(SignalBuilderConfig):
 class EcgRecordingBuilder(SignalDatasetBuilder):
     """Builders with one row per recording, at full length."""
 
+    @property
+    def subject_note(self):
+        if isinstance(self.config, RecordSplitConfig):
+            return (
+                "The release does not tell people apart: each recording is taken for another person, and someone who has several"
+                " may be in two splits."
+            )
+        return super().subject_note
+
     def recording_features(self, label: Any, **extra: Any) -> datasets.Features:
         """Columns of a labelled recording; `label` as in `labelled_features`."""
         features = labelled_features(label, **extra)
@@ -123,13 +128,16 @@ class EcgRecordingBuilder(SignalDatasetBuilder):
         yield self.to_table(signal=rows, sampling_rate=sampling_rate, record_id=record_id, start_time=0.0, **columns)
 
 
-def read_leads(record: str, leads: Sequence[str], num_samples: int | None = None) -> tuple[np.ndarray, float]:
+def read_leads(
+    record: str, leads: Sequence[str], num_samples: int | None = None, without_date: bool = False
+) -> tuple[np.ndarray, float]:
     """Reads leads of a WFDB record.
 
     Args:
         record: path without extension.
         leads: names, whatever their case.
         num_samples: length that the record must have.
+        without_date: as for `read_record`.
 
     Returns:
         Float32 array of shape `(leads, samples)` in the units of the record (mV), NaN where a sample is invalid, and the
@@ -138,18 +146,19 @@ def read_leads(record: str, leads: Sequence[str], num_samples: int | None = None
     Raises:
         DamagedRecordError: if the record cannot be read, lacks a lead, is empty or is of another length.
     """
-    with damaged_if_unreadable(f"{record}.hea"):
-        refuse_unsafe_header(f"{record}.hea")
-        # Parsing the header is what takes the time, so all leads are read with it, once.
-        content = wfdb.rdrecord(record)
-    names = [name.upper() for name in content.sig_name]
+    header = beside(Path(f"{record}.hea"), f"{Path(record).name}.hea")
+    # Parsing the header is what takes the time, so all leads are read with it, once.
+    content = read_record(header, without_date)
+    if content.n_sig == 0:
+        raise DamagedRecordError(f"{header} has no signals.")
+    names = [(name or "").strip(" ,").upper() for name in content.sig_name]
     missing = [lead for lead in leads if lead.upper() not in names]
     if missing:
-        raise DamagedRecordError(f"{record}.hea has no lead {', '.join(missing)}; it has {content.sig_name}.")
+        raise DamagedRecordError(f"{header} has no lead {', '.join(missing)}; it has {content.sig_name}.")
     signals = content.p_signal.T[[names.index(lead.upper()) for lead in leads]].astype(np.float32)
     if signals.shape[1] == 0 or (num_samples is not None and signals.shape[1] != num_samples):
         expected = "" if num_samples is None else f" instead of {num_samples}"
-        raise DamagedRecordError(f"{record}.hea has {signals.shape[1]} samples{expected}.")
+        raise DamagedRecordError(f"{header} has {signals.shape[1]} samples{expected}.")
     return signals, float(content.fs)
 
 

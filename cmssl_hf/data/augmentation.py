@@ -13,6 +13,7 @@ class Augmentation:
     """Random changes that leave a window's label known.
 
     Attributes:
+        sampling_rate: of the windows in Hz; it decides how slow the drift and how long the spans are.
         time_stretch: playing speed is drawn between `1 / time_stretch` and `time_stretch` (log-uniform); 1 switches it off.
             A faster window gets shorter and is masked, a slower one is cut to its old length at a random place.
         scales_labels: whether labels are rates, which playing speed multiplies.
@@ -25,9 +26,9 @@ class Augmentation:
             no sensor does it to a PPG.
         masked_share: share of a window that is set to its mean in spans of half a second, which may overlap: the model has to
             tell from the rest what was there.
-        sampling_rate: of the windows in Hz; it decides how slow the drift and how long the spans are.
     """
 
+    sampling_rate: float
     time_stretch: float = 1.0
     scales_labels: bool = False
     amplitude_jitter: float = 0.0
@@ -35,13 +36,17 @@ class Augmentation:
     baseline_wander: float = 0.0
     polarity_flip: float = 0.0
     masked_share: float = 0.0
-    sampling_rate: float = 125.0
 
     def __post_init__(self):
+        if not self.sampling_rate > 0:
+            raise ValueError(f"`sampling_rate` must be the rate of the windows in Hz, but is {self.sampling_rate}.")
         if not 0 <= self.polarity_flip <= 1:
             raise ValueError(f"`polarity_flip` is a probability, but is {self.polarity_flip}.")
         if not 0 <= self.masked_share < 1:
             raise ValueError(f"`masked_share` must be at least 0 and less than 1, but is {self.masked_share}.")
+        for name in ("amplitude_jitter", "noise", "baseline_wander"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be at least 0, but is {getattr(self, name)}.")
         if self.time_stretch < 1:
             raise ValueError(f"`time_stretch` must be at least 1, but is {self.time_stretch}.")
 

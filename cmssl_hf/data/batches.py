@@ -120,7 +120,8 @@ class WindowBatch:
 
 
 class WindowsDataset(TorchDataset):
-    """Map-style dataset that hands whole batches of rows to [`WindowsCollator`].
+    """Map-style dataset that hands whole batches of rows to [`WindowsCollator`], also in a plain `transformers.Trainer` with
+    `remove_unused_columns=False`.
 
     Args:
         dataset: dataset with a column `input_values` and those that the collator reads.
@@ -150,10 +151,15 @@ class WindowsDataset(TorchDataset):
         self._provenance = _read_as_tables(dataset, [name for name in _PROVENANCE if name in dataset.column_names])
         self.augmentation = augmentation if augmentation is not None and augmentation.active else None
         self.seed = seed
-        self.epoch = 0
+        # In shared memory: workers that outlive an epoch have copies of this object.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
 
     def __getitem__(self, index: int) -> WindowBatch:
         return self.__getitems__([index])
@@ -163,7 +169,8 @@ class WindowsDataset(TorchDataset):
         batch = WindowBatch(self._windows.read(indices), table)
         if self.augmentation is not None:
             batch.augmentation = self.augmentation
-            batch.generators = [np.random.default_rng((self.seed, self.epoch, int(index))) for index in indices]
+            epoch = self.epoch
+            batch.generators = [np.random.default_rng((self.seed, epoch, int(index))) for index in indices]
         return batch
 
     def provenance(self, indices: Sequence[int]) -> pa.Table:
@@ -171,8 +178,8 @@ class WindowsDataset(TorchDataset):
         return self._provenance[list(indices)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader of `accelerate` at the start of each epoch."""
-        self.epoch = epoch
+        """Called at the start of each epoch; workers of a data loader, forked or spawned, hear of it too."""
+        self._epoch.fill_(epoch)
 
 
 def _read_as_tables(dataset: Dataset, columns: list[str]) -> Dataset:

@@ -36,6 +36,7 @@ class TrainingData:
         title: the release in words.
         license: its licence, or `"not stated"`.
         citation: BibTeX; empty where there is none.
+        subject_note: how it is known whose a recording is, and that nobody is in two splits.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class TrainingData:
     title: str
     license: str
     citation: str
+    subject_note: str = "How its subjects are told apart is not known here."
 
 
 def describe_training_data(description: dict[str, Any]) -> TrainingData:
@@ -54,13 +56,16 @@ def describe_training_data(description: dict[str, Any]) -> TrainingData:
     name = description["dataset"]
     if name not in dataset_names():
         return TrainingData(name, description.get("config"), name, _NOT_STATED, "")
-    builder = load_dataset_builder(name, description.get("config"), **(description.get("options") or {}))
+    # Folds were options of builders before 0.2.
+    options = {key: v for key, v in (description.get("options") or {}).items() if key not in ("fold", "num_folds")}
+    builder = load_dataset_builder(name, description.get("config"), **options)
     return TrainingData(
         name,
         builder.config.name,
         builder.TITLE.removeprefix("the "),
         builder.info.license or _NOT_STATED,
         builder.info.citation.strip(),
+        builder.subject_note,
     )
 
 

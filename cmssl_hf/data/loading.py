@@ -1,29 +1,61 @@
 """Finding a dataset builder by name and loading what it prepares."""
 
-import ast
 import dataclasses
 import difflib
 import hashlib
 import importlib
+import math
+import numbers
 import os
 import pkgutil
-from collections.abc import Mapping
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import datasets
 
-import cmssl_hf
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
+from cmssl_hf.building.release_files import all_files
+
+from .subjects import cross_validation_fold
 
 
 _BUILDERS = "cmssl_hf.dataset_builders"
 
+_REGISTERED: dict[str, type[SignalDatasetBuilder]] = {}
+
+
+def register_dataset(name: str, builder_class: type[SignalDatasetBuilder]) -> type[SignalDatasetBuilder]:
+    """Makes a builder from outside this package known to `load_dataset` and so to every command.
+
+    Raises:
+        ValueError: if another dataset has the name.
+    """
+    if name in _names_of_builders() or _REGISTERED.setdefault(name, builder_class) is not builder_class:
+        raise ValueError(f"There is another dataset called {name!r}.")
+    return builder_class
+
 
 def dataset_names() -> list[str]:
     """Names of the datasets that `load_dataset` knows."""
+    return sorted({*_names_of_builders(), *_REGISTERED})
+
+
+def _names_of_builders() -> list[str]:
     package = importlib.import_module(_BUILDERS)
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
+
+
+def _builder_class(name: str) -> type[SignalDatasetBuilder]:
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    module = importlib.import_module(f"{_BUILDERS}.{name}.{name}")
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, SignalDatasetBuilder) and value.__module__ == module.__name__
+    )
 
 
 def load_dataset(
@@ -35,12 +67,14 @@ def load_dataset(
     cache_dir: str | os.PathLike | None = None,
     num_proc: int | None = None,
     streaming: bool = False,
+    fold: int | None = None,
+    num_folds: int = 5,
     **builder_kwargs: Any,
 ) -> datasets.DatasetDict | datasets.Dataset | datasets.IterableDatasetDict | datasets.IterableDataset:
     """Loads a dataset, preparing it first where the cache does not hold it yet.
 
-    The cache is keyed by the code that prepares the data, by the options and by the names, sizes and times of the files in
-    `data_dir`, so a change in any of them prepares the dataset anew.
+    The cache is keyed by the versions of the builder and of what all builders share, by the options and by the names, sizes and
+    times of the files in `data_dir`, so a change in any of them prepares the dataset anew.
 
     Args:
         name: one of `dataset_names()`.
@@ -50,20 +84,41 @@ def load_dataset(
         cache_dir: folder of the prepared data; the one of `datasets` if left out.
         num_proc: number of processes that prepare the data.
         streaming: reads the recordings while iterating and caches nothing.
+        fold: which part of a cross-validation over all subjects is tested on, instead of the split; the same as `--fold` of the
+            commands, see [`~cmssl_hf.data.subjects.cross_validation_fold`].
+        num_folds: number of parts; as many as subjects leave one out.
         builder_kwargs: options of the builder's configuration, such as `window_seconds=32`.
 
     Returns:
         All splits as a `DatasetDict`, or the `Dataset` of `split`; their iterable forms if `streaming`.
 
     Raises:
-        ValueError: if there is no such dataset, configuration or option, or `data_dir` is not its release.
+        ValueError: if there is no such dataset, configuration, option or fold, or `data_dir` is not its release.
         FileNotFoundError: if `data_dir` does not exist.
     """
+    if fold is not None and streaming:
+        raise ValueError("`fold` needs to know all subjects, which `streaming=True` does not: leave one of them out.")
     builder = load_dataset_builder(name, config_name, data_dir=data_dir, cache_dir=cache_dir, **builder_kwargs)
     if streaming:
         return builder.as_streaming_dataset(split=split)
     builder.download_and_prepare(num_proc=num_proc)
-    return builder.as_dataset(split=split)
+    if fold is None:
+        return builder.as_dataset(split=split)
+    parts = cross_validation_fold(builder.as_dataset(), fold, num_folds)
+    return parts if split is None else _rows_of_split(parts, split)
+
+
+def _rows_of_split(parts: datasets.DatasetDict, split: str) -> datasets.Dataset:
+    """The rows of a split or an expression such as `"train[:10%]+test"`."""
+    if split == "all":
+        return datasets.concatenate_datasets([*parts.values()])
+    instructions = datasets.ReadInstruction.from_spec(split).to_absolute(parts.num_rows)
+    return datasets.concatenate_datasets(
+        [
+            parts[part.splitname].select(range(part.from_ or 0, part.to or parts.num_rows[part.splitname]))
+            for part in instructions
+        ]
+    )
 
 
 def load_dataset_builder(
@@ -76,15 +131,13 @@ def load_dataset_builder(
 ) -> SignalDatasetBuilder:
     """The builder that `load_dataset` uses, with the same arguments: its `info` describes the dataset, and after
     preparation its `preparation_report` says what was left out."""
+    for argument, value in (("name", name), ("config_name", config_name)):
+        if not isinstance(value, str) and (argument == "name" or value is not None):
+            raise ValueError(f"`{argument}` must be a text, but is {value!r}.")
     names = dataset_names()
     if name not in names:
         raise ValueError(f"There is no dataset {name!r}; the datasets are {', '.join(names)}.")
-    module = importlib.import_module(f"{_BUILDERS}.{name}.{name}")
-    builder_class = next(
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, SignalDatasetBuilder) and value.__module__ == module.__name__
-    )
+    builder_class = _builder_class(name)
     _check_options(name, builder_class.BUILDER_CONFIG_CLASS, builder_kwargs)
     if data_dir is not None:
         data_dir = str(Path(data_dir).expanduser().resolve())
@@ -94,7 +147,7 @@ def load_dataset_builder(
         config_name=config_name,
         data_dir=data_dir,
         cache_dir=cache_dir,
-        hash=_fingerprint(Path(module.__file__), data_dir, cache_dir),
+        hash=_fingerprint(builder_class.code_version(), data_dir, cache_dir),
         **builder_kwargs,
     )
 
@@ -102,47 +155,42 @@ def load_dataset_builder(
 def _check_options(name: str, config_class: type, options: Mapping[str, Any]) -> None:
     inherited = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
     known = sorted({field.name for field in dataclasses.fields(config_class)} - inherited)
-    for option in options:
+    kinds = get_type_hints(config_class)
+    for option, value in options.items():
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"{name} has no option {option!r}; {hint}Its options are {', '.join(known)}.")
+        if not _is_a(value, kinds[option]):
+            raise ValueError(f"`{option}` of {name} must be {_in_words(kinds[option])}, but is {value!r}.")
 
 
-def _fingerprint(builder_file: Path, data_dir: str | None, cache_dir: str | None) -> str:
-    """Hash of the builder's code, of the modules of this package that it imports, and of the listing of `data_dir`
-    without `cache_dir`, which may lie in it."""
-    digest = hashlib.sha256()
-    for path in sorted(_sources(builder_file)):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    for folder, subfolders, files in os.walk(data_dir or ""):
-        subfolders[:] = sorted(name for name in subfolders if os.path.join(folder, name) != cache_dir)
-        for file in sorted(files):
-            path = os.path.join(folder, file)
-            if not os.path.exists(path):  # a link to nowhere, which no builder can read either
-                continue
-            status = os.stat(path)
-            digest.update(f"{os.path.relpath(path, data_dir)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of the annotated type of an option."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_is_a(value, member) for member in get_args(kind))
+    if get_origin(kind) is Sequence:
+        return isinstance(value, (list, tuple)) and all(_is_a(item, *get_args(kind)) for item in value)
+    if kind is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(map(_in_words, get_args(kind)))
+    if get_origin(kind) is Sequence:
+        return f"a list, each entry {_in_words(*get_args(kind))}"
+    return {float: "a finite number", int: "a whole number", bool: "True or False", str: "a text"}.get(kind, "None")
+
+
+def _fingerprint(code_version: str, data_dir: str | None, cache_dir: str | None) -> str:
+    """Hash of the version of a builder and of the listing of `data_dir` without `cache_dir`, which may lie in it."""
+    digest = hashlib.sha256(code_version.encode())
+    if data_dir is not None and os.path.isdir(data_dir):
+        for path in all_files(data_dir, leave_out=cache_dir):
+            status = path.stat()
+            digest.update(f"{path.relative_to(data_dir)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _sources(builder_file: Path) -> set[Path]:
-    """The files of a builder's folder and those of this package that they import, directly or not."""
-    package = Path(cmssl_hf.__path__[0])
-    sources, pending = set(), set(builder_file.parent.glob("*.py"))
-    while pending:
-        path = pending.pop()
-        sources.add(path)
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.ImportFrom):
-                folder = path.parents[node.level - 1] if node.level else package.parent
-                module = folder.joinpath(*(node.module or "").split("."))
-                imported = [module, *(module / name.name for name in node.names)]
-            elif isinstance(node, ast.Import):
-                imported = [package.parent.joinpath(*name.name.split(".")) for name in node.names]
-            else:
-                continue
-            files = {file.with_suffix(".py") for file in imported if file.is_relative_to(package)}
-            pending.update(file for file in files - sources if file.is_file())
-    return sources

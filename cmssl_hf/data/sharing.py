@@ -107,7 +107,7 @@ def dataset_card_text(dataset: DatasetDict, builder: SignalDatasetBuilder, repo_
         builder.config.description and f"Configuration `{builder.config.name}`: {builder.config.description}.",
         f'```python\nfrom datasets import load_dataset\n\ndataset = load_dataset("{repo_id}")\n```',
         f"## Columns\n\n{_columns_table(dataset, builder)}",
-        f"## Splits\n\n{_splits_table(dataset)}\n\nNo subject is in two splits.",
+        f"## Splits\n\n{_splits_table(dataset)}\n\n{builder.subject_note}",
         "## Preparation\n\nPrepared by `cmssl_hf` with "
         + ", ".join(f"`{name}={value}`" for name, value in sorted(options.items()))
         + ". Windows with missing or flat signal or without a label were left out.",

@@ -2,6 +2,7 @@
 folds of a cross-validation. Subjects are never divided."""
 
 import math
+import numbers
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -36,11 +37,16 @@ def labelled_share(rows: Dataset, fraction: float, seed: int) -> Dataset:
 
 def cross_validation_fold(dataset: DatasetDict, fold: int, num_folds: int = 5, seed: int = 42) -> DatasetDict:
     """All rows of `dataset`, divided anew: fold `fold` of `num_folds` is tested on, an eighth of the other subjects validates.
-    Folds hold about the same share of each class.
+    Folds hold about the same share of each class, of a subject's first row; rows without classes are all of one.
 
     Raises:
-        ValueError: if `fold` is out of range or there are fewer subjects than folds, or fewer than three.
+        ValueError: if `fold` or `num_folds` is out of range or there are fewer subjects than folds, or too few for three splits.
     """
+    for name, value in (("num_folds", num_folds), ("fold", fold)):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise ValueError(f"`{name}` must be a whole number, but is {value!r}.")
+    if num_folds < 2:
+        raise ValueError(f"`num_folds` must be at least 2, but is {num_folds}.")
     if not 0 <= fold < num_folds:
         raise ValueError(f"`fold` must lie in 0..{num_folds - 1}, but is {fold}.")
     rows = concatenate_datasets(list(dataset.values()))
@@ -66,6 +72,8 @@ def fold_subjects(
     test = set(order[fold::num_folds])
     rest = [subject for subject in order if subject not in test]
     validation = set(rest[::8])
+    if len(rest) == len(validation):
+        raise ValueError(f"{len(subjects)} subject(s) are too few for {num_folds} folds: none would be trained on.")
     return {
         "train": [subject for subject in rest if subject not in validation],
         "validation": sorted(validation),
@@ -90,12 +98,13 @@ def _by_class(subjects: Sequence[str], classes: Sequence[Hashable], seed: int) -
 
 
 def _subjects_and_classes(rows: Dataset) -> tuple[list[str], list[int]]:
-    """Each subject with the class of its first row: of several labels the rarest (-1 if it has none), 0 for numbers."""
-    table = rows.select_columns(["subject_id", "label"]).with_format(None)[:]
-    first: dict[str, object] = {}
-    for subject, label in zip(table["subject_id"], table["label"]):
-        first.setdefault(subject, label)
-    subjects, labels = list(first), list(first.values())
+    """Each subject with the class of its first row: of several labels the rarest (-1 if it has none), 0 where there are only
+    numbers or no labels."""
+    subjects, first = np.unique(_subject_ids(rows), return_index=True)
+    subjects, first = subjects[np.argsort(first)].tolist(), np.sort(first)
+    if "label" not in rows.features:
+        return subjects, [0] * len(subjects)
+    labels = rows.select_columns(["label"]).with_format(None)[first]["label"]
     if isinstance(rows.features["label"], ClassLabel):
         return subjects, labels
     if np.ndim(labels[0]) == 0:
@@ -108,6 +117,8 @@ def _subjects_and_classes(rows: Dataset) -> tuple[list[str], list[int]]:
 
 
 def _of_subjects(rows: Dataset, subjects: Sequence[str]) -> Dataset:
-    chosen = set(subjects)
-    of_row = rows.select_columns(["subject_id"]).with_format(None)[:]["subject_id"]
-    return rows.select([row for row, subject in enumerate(of_row) if subject in chosen])
+    return rows.select(np.flatnonzero(np.isin(_subject_ids(rows), list(subjects))).tolist())
+
+
+def _subject_ids(rows: Dataset) -> np.ndarray:
+    return np.asarray(rows.select_columns(["subject_id"]).with_format(None)["subject_id"][:], dtype=str)

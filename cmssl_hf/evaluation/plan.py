@@ -18,7 +18,7 @@ class TaskPlan:
 
     Attributes:
         dataset_options: options of the builder, e.g. the length of the windows.
-        recipe: fields of `TaskArguments` for full fine-tuning: augmentation, `config_overrides`.
+        recipe: fields of `TaskArguments` for full fine-tuning: augmentation, `config_overrides`, `accept_unknown_provenance`.
         training: fields of `FinetuningArguments`, over those of the whole benchmark.
         spectrum: whether frozen features describe variation at respiratory frequencies.
         splits: `"paper"` and/or `"folds"`.

@@ -93,7 +93,7 @@ def _table(task: str, split: str, lines: pd.DataFrame, plan: BenchmarkPlan) -> s
     for _, line in lines.sort_values(
         ["labels", "row"], key=lambda c: c.map(rank) if c.name == "row" else -c
     ).iterrows():
-        spread = f" ± {line['seed_std']:.{decimals}f}" if line["seed_std"] > 0 else ""
+        spread = f" ± {line['seed_std']:.{decimals}f}" if round(line["seed_std"], decimals) > 0 else ""
         table.append(
             {
                 "labels": f"{line['labels']:.0%}",

@@ -1,6 +1,5 @@
 """The rows of the benchmark: how each comes to its predictions for the test subjects."""
 
-import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from ..baselines import CLASSICAL_FEATURES, CLASSICAL_METHODS
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
+from ..training.engine.checkpoints import remove_checkpoints
 from ..training.engine.provenance import refuse_seen_test_subjects
 from ..training.finetuning import FinetuningArguments, TaskArguments, finetune
 from ..training.results import constant_predictions
@@ -157,14 +157,17 @@ class TaskBenchmark:
         arguments = FinetuningArguments(
             output_dir=str(run_dir), seed=combination.seed, report_to="none", disable_tqdm=True, **self.training
         )
+        start: dict[str, Any] = {"from_scratch": source}
+        if not _is_size(source):
+            start = {"model_name_or_path": source, "random_weights": FULL_ROWS[combination.row] is None}
         results = finetune(
             TaskArguments(
                 task=task.name,
-                model_name_or_path=source,
-                random_weights=FULL_ROWS[combination.row] is None,
+                **start,
                 label_fraction=combination.fraction,
-                fold=combination.fold,
-                num_folds=self.windows.num_folds,
+                **(
+                    {} if combination.fold is None else {"fold": combination.fold, "num_folds": self.windows.num_folds}
+                ),
                 **self.recipe,
             ),
             self.windows.data_arguments,
@@ -176,8 +179,7 @@ class TaskBenchmark:
         )
         predictions = table[[name for name in table.columns if name.startswith("prediction")]].to_numpy()
         # What remains is the best model; the optimizer's state is three times as large.
-        for checkpoint in run_dir.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        remove_checkpoints(run_dir)
         metrics = next(iter(results.values()))
         return Outcome(
             {**details, "encoder": Path(source).name, "finetuning": metrics}, rows=rows, predictions=predictions
@@ -186,8 +188,14 @@ class TaskBenchmark:
     def _refuse_leak(self, source: str, division: Mapping[str, np.ndarray]) -> None:
         test = sorted(np.unique(self.windows.subjects[division["test"]]).tolist())
         refuse_seen_test_subjects(
-            source, {"dataset": self.windows.task.dataset, "splits": {"test": {"subjects": test}}}
+            source,
+            {"dataset": self.windows.task.dataset, "splits": {"test": {"subjects": test}}},
+            self.recipe.get("accept_unknown_provenance", False),
         )
+
+
+def _is_size(source: str) -> bool:
+    return source in ENCODER_SIZES and not Path(source).is_dir()
 
 
 def architecture_of(source: str, channel: str) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
@@ -196,9 +204,11 @@ def architecture_of(source: str, channel: str) -> tuple[CMSSLEncoderConfig, CMSS
     Raises:
         ValueError: if it reads another signal than `channel`.
     """
-    if source in ENCODER_SIZES and not Path(source).is_dir():
+    if _is_size(source):
         config = CMSSLEncoderConfig.from_size(source, channels=(channel,))
-        return config, CMSSLFeatureExtractor(channels=config.channels, patch_size=config.patch_size)
+        return config, CMSSLFeatureExtractor(
+            channels=config.channels, sampling_rate=config.sampling_rate, patch_size=config.patch_size
+        )
     config = AutoConfig.from_pretrained(source)
     if tuple(config.channels) != (channel,):
         raise ValueError(f"The task reads {channel}, but {source} reads {' and '.join(config.channels)}.")

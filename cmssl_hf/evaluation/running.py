@@ -90,6 +90,8 @@ def combination_identity(benchmark: TaskBenchmark, combination: Combination) -> 
     if combination.row in FROZEN_ROWS:
         overrides = benchmark.recipe.get("config_overrides", {})
         described |= {"spectrum": benchmark.spectrum, "piece_seconds": overrides.get("piece_seconds")}
+        if benchmark.recipe.get("accept_unknown_provenance"):
+            described["accept_unknown_provenance"] = True
     if combination.row in FULL_ROWS:
         described |= {"recipe": benchmark.recipe, "training": benchmark.training}
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -76,10 +76,20 @@ class TaskWindows:
         return "-".join(rows._fingerprint for rows in self.raw.values())
 
     def features(self, extractor: CMSSLFeatureExtractor) -> Dataset:
-        """All windows as `input_values` of a model."""
+        """All windows as `input_values` of a model.
+
+        Raises:
+            ValueError: if some cannot be used by it: all rows of the table are measured on the same windows.
+        """
         arguments = TrainingArguments(output_dir="unused", report_to="none", use_cpu=True)
         splits = load_stage_data(self.data_arguments, extractor, arguments, tuple(self.raw))
-        return concatenate_datasets(list(splits.values()))
+        windows = concatenate_datasets(list(splits.values()))
+        if len(windows) < len(self._described):
+            raise ValueError(
+                f"{len(self._described) - len(windows)} windows of {self.task.dataset} cannot be used by the model, so that its"
+                " row would be measured on others than the rest."
+            )
+        return windows
 
     def division(self, fraction: float, seed: int, fold: int | None) -> dict[str, np.ndarray]:
         """Rows that are trained on, validated on and tested on; the same that `finetune` uses.

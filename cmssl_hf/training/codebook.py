@@ -1,6 +1,7 @@
 """The codebook of stage 1 during its training: set by k-means, kept alive, watched for collapse."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ def initialize_codebook(
 
 @torch.no_grad()
 def revive_codes(
-    codebook: CMSSLCodebook, latents: torch.Tensor, accelerator: Accelerator, *, usage: float, seed: int
+    codebook: CMSSLCodebook, latents: Sequence[torch.Tensor], accelerator: Accelerator, *, usage: float, seed: int
 ) -> int:
     """Moves the codes that are used less than `usage` times as often as the average code onto latents drawn at random
     (Dhariwal et al. 2020, Jukebox), so that they take over a share of what their neighbours stood for.
@@ -127,7 +128,7 @@ def revive_codes(
 
     Args:
         codebook: of the unwrapped tokenizer.
-        latents: unit vectors `(n, codebook_dim)` of this process's share of the batch, padding left out.
+        latents: unit vectors `(n, codebook_dim)` of each batch of this process's share of the step, padding left out.
         accelerator: of the run.
         usage: share of the mean usage below which a code counts as unused.
         seed: of the draw.
@@ -135,14 +136,16 @@ def revive_codes(
     Returns:
         How many codes were revived: at most as many as there are latents.
     """
-    offered = torch.cat([part.to(latents.device) for part in gather_object([latents.cpu()])])
+    shares = gather_object([[part.cpu() for part in latents]])
+    # In the order in which a single process would read them, so that the draw is the same.
+    offered = torch.cat([part for batches in zip(*shares) for part in batches]).view(-1, codebook.weight.shape[1])
     mean_size = codebook.cluster_size.mean()
     unused = (codebook.cluster_size < usage * mean_size).nonzero().flatten()[: len(offered)]
     if len(unused) == 0:
         return 0
     if accelerator.is_main_process:
         drawn = torch.randperm(len(offered), generator=torch.Generator().manual_seed(seed))[: len(unused)]
-        codebook.move_codes(unused, offered[drawn.to(offered.device)], mean_size)
+        codebook.move_codes(unused, offered[drawn].to(codebook.weight.device), mean_size)
     for buffer in codebook.buffers():
         buffer.copy_(broadcast(buffer))
     logger.info("%d of %d codes revived.", len(unused), len(codebook.cluster_size))

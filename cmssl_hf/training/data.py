@@ -32,6 +32,32 @@ def load_raw_data(data_arguments: DataArguments) -> DatasetDict:
     )
 
 
+def raw_windows_of(rows: Dataset, raw: Dataset) -> Dataset:
+    """The rows of `raw` that `rows` were made of, in their order, by record and start time: windows that cannot be used are
+    left out of `rows`.
+
+    Raises:
+        ValueError: if a window is not there.
+    """
+    keys, raw_keys = _window_keys(rows), _window_keys(raw)
+    if keys == raw_keys:
+        return raw
+    places = {key: row for row, key in enumerate(raw_keys)}
+    missing = [key for key in keys if key not in places]
+    if missing:
+        record, start = missing[0]
+        raise ValueError(
+            f"{len(missing)} of {len(keys)} windows are not in the release, such as that of record {record} at {start:g} s:"
+            " `prepared_dir` was made of other data than `data_dir` holds. Give one of them."
+        )
+    return raw.select([places[key] for key in keys])
+
+
+def _window_keys(rows: Dataset) -> list[tuple[str, float]]:
+    columns = rows.select_columns(["record_id", "start_time"])[:]
+    return list(zip(columns["record_id"], columns["start_time"]))
+
+
 def label_names(data_arguments: DataArguments) -> tuple[str, ...]:
     """Names of the classes of a labelled dataset; empty for numbers."""
     builder = load_dataset_builder(
@@ -51,7 +77,8 @@ def load_stage_data(
     splits: Sequence[str],
 ) -> DatasetDict:
     """The named splits of a dataset as `input_values`; the main process of each machine prepares, the others read its cache.
-    Only the training windows can be chosen by their quality: people are measured on what they recorded.
+    Windows that cannot be used are left out, with a warning. Only the training windows can be chosen by their quality: people
+    are measured on what they recorded.
 
     With `additional_data` the rows of all datasets follow each other, and a column `dataset` says where each comes from.
 
@@ -62,8 +89,7 @@ def load_stage_data(
         dataset = _load_splits(data_arguments, feature_extractor, splits)
         if data_arguments.additional_data:
             members = {data_arguments.dataset: dataset}
-            for entry in data_arguments.additional_data:
-                name, _, folder = entry.partition("=")
+            for name, folder in data_arguments.additional_folders.items():
                 if name in members:
                     raise ValueError(f"`additional_data` names {name} a second time.")
                 arguments = replace(
@@ -77,6 +103,15 @@ def load_stage_data(
                 members[name] = _load_splits(arguments, feature_extractor, splits)
             dataset = DatasetDict({split: _concatenate(members, split) for split in splits})
         if data_arguments.exclude_issues:
+            idle = [
+                issue
+                for issue in data_arguments.exclude_issues
+                if issue.partition("_")[0] in {"ecg", "ppg"} - set(feature_extractor.channels)
+            ]
+            if idle:
+                raise ValueError(
+                    f"`exclude_issues` names {', '.join(idle)}, but only {' and '.join(feature_extractor.channels)} is read."
+                )
             kept = without_issues(dataset["train"], data_arguments.exclude_issues)
             logger.info("%d of %d training windows are good enough.", len(kept), len(dataset["train"]))
             dataset["train"] = kept
@@ -101,7 +136,7 @@ def _load_splits(
         return dataset
     return DatasetDict(
         {
-            split: extract_features(rows, feature_extractor, num_proc=data_arguments.num_proc)
+            split: extract_features(rows, feature_extractor, drop_unusable=True, num_proc=data_arguments.num_proc)
             for split, rows in dataset.items()
         }
     )
@@ -122,9 +157,8 @@ def _concatenate(members: Mapping[str, DatasetDict], split: str) -> Dataset:
 
 
 def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor) -> DatasetDict:
-    prepared = CMSSLFeatureExtractor.from_dict(
-        read_manifest(data_arguments.prepared_dir)["settings"]["feature_extractor"]
-    )
+    manifest = read_manifest(data_arguments.prepared_dir)
+    prepared = CMSSLFeatureExtractor.from_dict(manifest["settings"]["feature_extractor"])
     for name in ("channels", "sampling_rate", "do_band_pass", "pass_bands", "do_standardize"):
         there, wanted = getattr(prepared, name), getattr(feature_extractor, name)
         if there != wanted:
@@ -132,7 +166,19 @@ def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatur
                 f"{data_arguments.prepared_dir} was prepared with {name}={there!r}, but the model reads {name}={wanted!r}:"
                 " prepare the data again, or read the release with `data_dir`."
             )
-    return load_prepared(data_arguments.prepared_dir, cache_dir=data_arguments.cache_dir)
+    for split, content in manifest["splits"].items():
+        rejected = content["windows"].get("rejected", 0)
+        if rejected:
+            logger.warning(
+                "%s: %d windows of %s could not be used and were left out of %s.",
+                split,
+                rejected,
+                data_arguments.dataset,
+                data_arguments.prepared_dir,
+            )
+    return load_prepared(
+        data_arguments.prepared_dir, cache_dir=data_arguments.cache_dir, num_proc=data_arguments.num_proc
+    )
 
 
 def _refuse_shared_subjects(dataset: DatasetDict) -> None:
@@ -151,7 +197,7 @@ def _refuse_shared_subjects(dataset: DatasetDict) -> None:
 def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, Any]:
     """What a run records of its data: name, configuration, options, and per split fingerprint, size and subjects; the same
     again under `additional` for each dataset of `additional_data`."""
-    additional = [entry.partition("=")[0] for entry in arguments.additional_data]
+    additional = list(arguments.additional_folders)
     description = {
         "dataset": arguments.dataset,
         "config": arguments.dataset_config,

@@ -1,5 +1,6 @@
 """Stage 2: an encoder of one signal that names the codes of a frozen tokenizer."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from datasets import DatasetDict
 from torch import nn
 from transformers import AutoConfig, EvalPrediction, set_seed
 
-from ..data.augmentation import Augmentation
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import add_codes, count_codes, model_fingerprint, with_augmented_copies
 from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
@@ -22,12 +22,15 @@ from ..models.cmssl.signal_processing_cmssl import PASS_BANDS
 from .arguments import DataArguments
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
-from .engine.provenance import run_of_model
+from .engine.provenance import is_fully_known, known_run_of_model
 from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
 from .pretraining import PretrainingArguments
 from .probes import probe_encoder
 from .stage import Stage, register_objective
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -66,6 +69,11 @@ class EncoderTrainingArguments(StageArguments):
             "help": "Train towards codes like the right one, by softmax(cosine / temperature); 0: the right one only (published)."
         },
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.soft_target_temperature >= 0:
+            raise ValueError(f"`soft_target_temperature` must be at least 0, but is {self.soft_target_temperature}.")
 
 
 def soft_targets(codebook: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -115,7 +123,12 @@ class EncoderTrainer(StageTrainer):
     ):
         soft = self._soft_targets if model.training else None
         outputs = model(**inputs, return_logits=return_outputs, soft_targets=soft)
+        if model.training:
+            outputs.loss = outputs.loss * self.shares(inputs)[0]
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (inputs["labels"] >= 0).sum()[None]
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
@@ -169,12 +182,14 @@ def pretrain_encoder(
         ValueError: if the encoder does not fit the tokenizer or the data lack a signal.
     """
     set_seed(training_arguments.seed)
+    data_arguments.check_for_pretraining()
     tokenizer = _load_tokenizer(encoder_arguments.tokenizer).to(training_arguments.device)
     config = _encoder_config(encoder_arguments, tokenizer)
     channel = encoder_arguments.channel
     # Tokenizer and encoder read the same windows: those with all the signals that either needs.
     channels = tuple(name for name in PASS_BANDS if name in {*tokenizer.config.channels, channel})
     tokenizer_extractor = CMSSLFeatureExtractor.from_pretrained(encoder_arguments.tokenizer)
+    data_arguments.check_band_pass(tokenizer_extractor, f"the tokenizer {encoder_arguments.tokenizer}")
     settings = {name: getattr(tokenizer_extractor, name) for name in ("do_band_pass", "pass_bands", "do_standardize")}
     settings |= {"sampling_rate": config.sampling_rate, "patch_size": config.patch_size}
     splits = load_stage_data(
@@ -184,11 +199,9 @@ def pretrain_encoder(
         ("train", "validation"),
     )
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = encoder_arguments.augmentation()
+    augmentation = encoder_arguments.augmentation(config.sampling_rate)
     # Noise, drift and masks hide what the encoder reads; the tokenizer reads the whole signal.
-    hiding = Augmentation(
-        **{name: getattr(augmentation, name) for name in ("noise", "baseline_wander", "masked_share")}
-    )
+    hiding = replace(augmentation, time_stretch=1.0, amplitude_jitter=0.0, polarity_flip=0.0)
     together = replace(augmentation, noise=0.0, baseline_wander=0.0, masked_share=0.0)
     with training_arguments.main_process_first(desc="tokenising"):
         seen = dict(splits)
@@ -202,11 +215,18 @@ def pretrain_encoder(
         coded = DatasetDict(
             {split: add_codes(rows, tokenizer, dataset_channels=channels) for split, rows in seen.items()}
         )
+    tokenizer_run = known_run_of_model(encoder_arguments.tokenizer)
+    if not is_fully_known(tokenizer_run):
+        logger.warning(
+            "No `run.json` tells whom the tokenizer %s was trained on, so that nothing is known of the encoder either: its"
+            " fine-tuning will have to be told `--accept_unknown_provenance true`.",
+            encoder_arguments.tokenizer,
+        )
     run, checkpoint = ENCODER.open_run(
         training_arguments,
         config,
         describe_data(splits, data_arguments),
-        builds_on=run_of_model(encoder_arguments.tokenizer),
+        builds_on=tokenizer_run,
         tokenizer=model_fingerprint(tokenizer),
         augmentation={**vars(augmentation), "copies": encoder_arguments.augmented_copies},
     )
@@ -243,11 +263,6 @@ def _load_tokenizer(name: str) -> CMSSLTokenizerModel:
 
 def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel) -> CMSSLEncoderConfig:
     inherited = {name: getattr(tokenizer.config, name) for name in ("sampling_rate", "codebook_size")}
-    channels = tuple(arguments.config_overrides.get("channels", (arguments.channel,)))
-    if channels != (arguments.channel,):
-        raise ValueError(
-            f"The encoder reads {arguments.channel}, but `config_overrides` ask for {' and '.join(channels)}."
-        )
     for name, value in inherited.items():
         wanted = arguments.config_overrides.get(name, value)
         if wanted != value:
@@ -264,7 +279,7 @@ def _encoder_config(arguments: EncoderArguments, tokenizer: CMSSLTokenizerModel)
         )
     fields = {"channels": (arguments.channel,), "patch_size": patch_size, "codes_per_patch": codes_per_patch}
     return CMSSLEncoderConfig.from_size(
-        arguments.encoder_size, **{**fields, **inherited, **arguments.config_overrides}
+        arguments.encoder_size or "small", **{**fields, **inherited, **arguments.config_overrides}
     )
 
 

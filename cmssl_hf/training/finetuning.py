@@ -4,8 +4,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import AutoConfig, EvalPrediction, set_seed
 
@@ -17,13 +19,40 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
-from .data import describe_data, label_names, load_raw_data, load_stage_data, median_window_seconds
-from .engine.arguments import StageArguments
-from .engine.provenance import refuse_seen_test_subjects, run_of_model
-from .engine.run_folder import RANDOM_WEIGHTS, check_model_name
+from .data import (
+    describe_data,
+    label_names,
+    load_raw_data,
+    load_stage_data,
+    median_window_seconds,
+    raw_windows_of,
+)
+from .engine.arguments import StageArguments, refuse_idle
+from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
+from .engine.run_folder import RANDOM_WEIGHTS, check_model_name, read_run
 from .engine.trainer import StageTrainer
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
+
+
+logger = logging.getLogger(__name__)
+
+#: Fields of the config that a pre-trained encoder has decided: with another value it would compute something else.
+_DECIDED_BY_MODEL = (
+    "channels",
+    "sampling_rate",
+    "patch_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "codebook_size",
+    "codes_per_patch",
+)
+#: Those that also the feature extractor in its folder rests on.
+_DECIDED_BY_EXTRACTOR = ("channels", "sampling_rate", "patch_size")
 
 
 @dataclass(kw_only=True)
@@ -31,17 +60,28 @@ class TaskArguments(AugmentationArguments):
     """The model that is fine-tuned in stage 3, and for what."""
 
     task: str = field(metadata={"help": "Name of the task, e.g. `bidmc_hr`."})
-    model_name_or_path: str = field(
-        default="small",
-        metadata={"help": "Folder or Hub id of an encoder, or a published size to start from random weights."},
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the encoder that is fine-tuned."}
     )
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
+    from_scratch: str | None = field(
+        default=None,
+        metadata={
+            "help": "Published size (`small`, `base` or `large`) of an encoder with random weights, in place of a model."
+        },
+    )
+    config_overrides: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
     balance_classes: float = field(
         default=0.0,
         metadata={"help": "Weight classes by their frequency to minus this power: 0 not at all, 1 all classes alike."},
+    )
+    accept_unknown_provenance: bool = field(
+        default=False,
+        metadata={
+            "help": "Fine-tune and test a model of which no `run.json` tells whom it has seen; it may be test subjects."
+        },
     )
     random_weights: bool = field(
         default=False,
@@ -62,8 +102,31 @@ class TaskArguments(AugmentationArguments):
     num_folds: int = field(default=5, metadata={"help": "Folds of the cross-validation."})
     summary_file: str | None = field(default=None, metadata={"help": "CSV that gets one row for this run."})
 
+    #: See `parse_arguments`.
+    OVERRIDES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model_name_or_path": ("from_scratch",),
+        "from_scratch": ("model_name_or_path",),
+    }
+
     def __post_init__(self):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        name, size = self.model_name_or_path, self.from_scratch
+        if name in ENCODER_SIZES and not Path(name).is_dir():
+            logger.warning("`model_name_or_path` %s, for random weights, is now `from_scratch` %s.", name, name)
+            name, size = None, name if size is None else size
+        self.model_name_or_path, self.from_scratch = name, size
+        if (name is None) == (size is None):
+            raise ValueError(
+                "Give either `model_name_or_path`, the encoder that is fine-tuned, or `from_scratch`, the size of one with random"
+                f" weights ({', '.join(ENCODER_SIZES)})."
+            )
+        if size is not None and size not in ENCODER_SIZES:
+            raise ValueError(f"`from_scratch` takes a published size ({', '.join(ENCODER_SIZES)}), but got {size!r}.")
+        if size is not None and self.random_weights:
+            raise ValueError("`random_weights` does nothing with `from_scratch`, whose weights are random already.")
+        refuse_idle(self, "num_folds", "`fold`", self.fold is not None)
+        if not self.balance_classes >= 0:
+            raise ValueError(f"`balance_classes` must be at least 0, but is {self.balance_classes}.")
 
 
 @dataclass
@@ -73,6 +136,30 @@ class FinetuningArguments(StageArguments):
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the head; `learning_rate` if left out."}
     )
+
+    def __post_init__(self):
+        # Before transformers fills in what was left out.
+        self._chosen_metric = self.metric_for_best_model, self.greater_is_better
+        super().__post_init__()
+
+    def choose_best_by(self, task: Task) -> None:
+        """Lets the task's metric decide which checkpoint is the best.
+
+        Raises:
+            ValueError: if another one was asked for.
+        """
+        metric, greater = self._chosen_metric
+        if metric not in (None, task.metric_for_best_model, f"eval_{task.metric_for_best_model}") or greater not in (
+            None,
+            task.greater_is_better,
+        ):
+            raise ValueError(
+                f"The best checkpoint of {task.name} is that with the"
+                f" {'largest' if task.greater_is_better else 'smallest'} {task.metric_for_best_model}, which its task says: leave"
+                " `metric_for_best_model` and `greater_is_better` out."
+            )
+        self.metric_for_best_model = f"eval_{task.metric_for_best_model}"
+        self.greater_is_better = task.greater_is_better
 
 
 class FinetuningTrainer(StageTrainer):
@@ -86,11 +173,19 @@ class FinetuningTrainer(StageTrainer):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.task = task
 
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        loss = outputs.loss * self.shares(inputs)[0] if model.training else outputs.loss
+        return (loss, outputs) if return_outputs else loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        weights = self.model.config.class_weights
+        if weights is None:
+            return super().loss_terms(inputs)
+        return torch.tensor(weights, device=inputs["labels"].device)[inputs["labels"]].sum()[None]
+
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
         return score(self.task, evaluation.predictions, evaluation.label_ids)
-
-
-logger = logging.getLogger(__name__)
 
 
 def finetune(
@@ -108,36 +203,41 @@ def finetune(
         it has one.
 
     Raises:
-        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training; if the
-            training labels are all the same, or there are too few subjects.
+        ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training, or it is
+            not known whom it has seen; if the training labels are all the same, or there are too few subjects.
     """
     set_seed(training_arguments.seed)
     task = get_task(task_arguments.task)
     data_arguments = _data_of_task(task, data_arguments)
-    training_arguments.metric_for_best_model = f"eval_{task.metric_for_best_model}"
-    training_arguments.greater_is_better = task.greater_is_better
+    _refuse_idle_arguments(task, task_arguments, training_arguments)
+    training_arguments.choose_best_by(task)
     config, feature_extractor = _pretrained_parts(task, task_arguments, data_arguments)
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
     if task_arguments.fold is not None:
         splits = cross_validation_fold(splits, task_arguments.fold, task_arguments.num_folds)
     splits["train"] = labelled_share(splits["train"], task_arguments.label_fraction, training_arguments.seed)
+    # A prepared folder holds no raw signals, and the raw test split is not the fold.
+    has_raw = data_arguments.prepared_dir is None or data_arguments.data_dir
+    raw_test = None
+    if task.classical_method is not None and has_raw and task_arguments.fold is None:
+        with training_arguments.main_process_first(desc="reading the test windows"):
+            raw_test = raw_windows_of(splits["test"], load_raw_data(data_arguments)["test"])
     data = describe_data(splits, data_arguments)
-    if not task_arguments.random_weights:
-        refuse_seen_test_subjects(task_arguments.model_name_or_path, data)
+    has_pretrained_weights = task_arguments.from_scratch is None and not task_arguments.random_weights
+    if has_pretrained_weights:
+        refuse_seen_test_subjects(task_arguments.model_name_or_path, data, task_arguments.accept_unknown_provenance)
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
     _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
-    if task_arguments.balance_classes > 0 and task.problem_type == "single_label_classification":
+    if task_arguments.balance_classes > 0:
         config.class_weights = class_weights(train_labels, config.num_labels, task_arguments.balance_classes)
-    augmentation = task_arguments.augmentation(scales_labels=task.label_is_rate)
-    if task_arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
-        raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
+    augmentation = task_arguments.augmentation(config.sampling_rate, scales_labels=task.label_is_rate)
     model = _model(task_arguments, config)
     run, checkpoint = FINETUNING.open_run(
         training_arguments,
         config,
         data,
-        builds_on=None if task_arguments.random_weights else run_of_model(task_arguments.model_name_or_path),
+        builds_on=known_run_of_model(task_arguments.model_name_or_path) if has_pretrained_weights else None,
         task=task.name,
         initialisation=_initialisation(task_arguments, model),
         freeze_encoder=task_arguments.freeze_encoder,
@@ -154,19 +254,19 @@ def finetune(
         processing_class=feature_extractor,
         task=task,
     )
-    trainer.run(run, checkpoint)
-    predicted = trainer.predict(WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test")
-    results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
-    if trainer.is_world_process_zero():
+
+    def test() -> dict[str, dict[str, float]]:
+        predicted = trainer.predict(
+            WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test"
+        )
+        results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
+        if not trainer.is_world_process_zero():
+            return results
         test_labels = _labels(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels), config.num_labels)
         results["constant"] = score(task, constant, test_labels)
-        # A prepared folder holds no raw signals, and the raw test split is not the fold.
-        has_raw = data_arguments.prepared_dir is None or data_arguments.data_dir
-        if task.classical_method is not None and has_raw and task_arguments.fold is None:
-            predictions, num_failed = classical_predictions(
-                task, load_raw_data(data_arguments)["test"], float(constant[0, 0])
-            )
+        if raw_test is not None:
+            predictions, num_failed = classical_predictions(task, raw_test, float(constant[0, 0]))
             results[task.classical_method] = score(task, predictions, test_labels)
             if num_failed:
                 logger.warning("%s failed on %d test windows, which got the mean.", task.classical_method, num_failed)
@@ -177,25 +277,39 @@ def finetune(
             test_labels,
             [config.id2label[index] for index in range(config.num_labels)],
         )
-        run.note_results(results)
-        if task_arguments.summary_file is not None:
-            append_summary(
-                task_arguments.summary_file,
-                {
-                    "task": task.name,
-                    "model": _model_name(task_arguments),
-                    "seed": training_arguments.seed,
-                    "test_windows": len(test_labels),
-                    "test_subjects": len(data["splits"]["test"]["subjects"]),
-                    **results[_model_name(task_arguments)],
-                    "output_dir": str(run.path),
-                },
-            )
+        return results
+
+    results = trainer.run(run, checkpoint, test)
+    if task_arguments.summary_file is not None and trainer.is_world_process_zero():
+        append_summary(
+            task_arguments.summary_file,
+            {
+                "task": task.name,
+                "model": _model_name(task_arguments),
+                "seed": training_arguments.seed,
+                "test_windows": data["splits"]["test"]["num_windows"],
+                "test_subjects": len(data["splits"]["test"]["subjects"]),
+                **next(iter(results.values())),
+                "output_dir": str(run.path),
+                "finished": read_run(run.path).get("finished"),
+            },
+        )
     trainer.publish()
     return results
 
 
+def _refuse_idle_arguments(task: Task, arguments: TaskArguments, training_arguments: FinetuningArguments) -> None:
+    if arguments.time_stretch > 1 and task.problem_type == "regression" and not task.label_is_rate:
+        raise ValueError(f"The labels of {task.name} are no rates: `time_stretch` would change what they should be.")
+    if arguments.balance_classes > 0 and task.problem_type != "single_label_classification":
+        raise ValueError(f"`balance_classes` weights classes, but {task.name} does not predict one of several.")
+    if arguments.freeze_encoder and training_arguments.layerwise_lr_decay != 1:
+        raise ValueError("`layerwise_lr_decay` does nothing with `freeze_encoder`: no layer is trained.")
+
+
 def _data_of_task(task: Task, arguments: DataArguments) -> DataArguments:
+    if arguments.additional_data:
+        raise ValueError("`additional_data` are for pre-training: a task reads its own dataset.")
     if arguments.dataset not in (None, task.dataset):
         raise ValueError(f"The task {task.name} reads the dataset {task.dataset}, not {arguments.dataset}.")
     modality = arguments.dataset_options.get("modality", task.channel)
@@ -204,42 +318,50 @@ def _data_of_task(task: Task, arguments: DataArguments) -> DataArguments:
     return replace(arguments, dataset=task.dataset, dataset_config=arguments.dataset_config or task.config_name)
 
 
-def _is_scratch(name: str) -> bool:
-    return name in ENCODER_SIZES and not Path(name).is_dir()
-
-
 def _model_name(arguments: TaskArguments) -> str:
-    name = arguments.model_name_or_path
-    if _is_scratch(name) or arguments.random_weights:
-        name = f"{Path(name).name} from scratch"
-    else:
-        name = Path(name).name
+    name = arguments.from_scratch or Path(arguments.model_name_or_path).name
+    if arguments.from_scratch or arguments.random_weights:
+        name = f"{name} from scratch"
     return f"{name}, frozen" if arguments.freeze_encoder else name
 
 
 def _pretrained_parts(
     task: Task, task_arguments: TaskArguments, data_arguments: DataArguments
 ) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
-    name = task_arguments.model_name_or_path
-    if _is_scratch(name):
+    name = task_arguments.from_scratch or task_arguments.model_name_or_path
+    if task_arguments.from_scratch:
         config = CMSSLEncoderConfig.from_size(name, **{"channels": (task.channel,), **task_arguments.config_overrides})
         extractor = CMSSLFeatureExtractor(
             channels=config.channels,
             sampling_rate=config.sampling_rate,
             patch_size=config.patch_size,
-            do_band_pass=data_arguments.do_band_pass,
+            do_band_pass=data_arguments.do_band_pass is not False,
         )
     else:
         check_model_name(name)
-        config = AutoConfig.from_pretrained(name, **task_arguments.config_overrides)
+        config = AutoConfig.from_pretrained(name)
         if not isinstance(config, CMSSLEncoderConfig):
             raise ValueError(f"`model_name_or_path` {name} holds a {config.model_type}, but an encoder is fine-tuned.")
+        _refuse_other_model(config, task_arguments)
+        config = AutoConfig.from_pretrained(name, **task_arguments.config_overrides)
         extractor = CMSSLFeatureExtractor.from_pretrained(name)
+        data_arguments.check_band_pass(extractor, f"the encoder {name}")
     if tuple(config.channels) != (task.channel,):
         raise ValueError(
             f"The task {task.name} reads {task.channel}, but the model {name} reads {' and '.join(config.channels)}."
         )
     return config, extractor
+
+
+def _refuse_other_model(config: CMSSLEncoderConfig, arguments: TaskArguments) -> None:
+    decided = _DECIDED_BY_EXTRACTOR if arguments.random_weights else _DECIDED_BY_MODEL
+    for name in decided:
+        there, wanted = getattr(config, name), arguments.config_overrides.get(name, getattr(config, name))
+        if (tuple(wanted) if isinstance(there, tuple) else wanted) != there:
+            raise ValueError(
+                f"`config_overrides` ask for {name}={wanted!r}, but {arguments.model_name_or_path} has {name}={there!r}, which"
+                " fine-tuning cannot change. Leave it out, or give `from_scratch` in place of the model."
+            )
 
 
 def _labels(rows: Dataset) -> np.ndarray:
@@ -296,13 +418,13 @@ def _warn_of_other_units(task: Task, values: np.ndarray) -> None:
 
 
 def _initialisation(arguments: TaskArguments, model: CMSSLEncoderForSequenceClassification) -> str:
-    if _is_scratch(arguments.model_name_or_path):
-        return arguments.model_name_or_path
+    if arguments.from_scratch:
+        return arguments.from_scratch
     return RANDOM_WEIGHTS if arguments.random_weights else model_fingerprint(model.encoder)
 
 
 def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:
-    if _is_scratch(arguments.model_name_or_path) or arguments.random_weights:
+    if arguments.from_scratch or arguments.random_weights:
         model = CMSSLEncoderForSequenceClassification(config)
     else:
         model = CMSSLEncoderForSequenceClassification.from_pretrained(arguments.model_name_or_path, config=config)

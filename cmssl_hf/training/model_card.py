@@ -15,6 +15,7 @@ from ..data.licences import TrainingData, describe_training_data, forbids_commer
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES
 from ..models.cmssl.hub_cmssl import name_model
 from ..tasks import Task, get_task
+from .engine.provenance import is_fully_known
 from .engine.run_folder import RANDOM_WEIGHTS, read_run
 from .results import result_table
 from .stage import Stage, get_stage
@@ -221,14 +222,16 @@ def _inline(values: dict[str, Any]) -> str:
 
 
 def _leak_notes(run: dict[str, Any], data: list[TrainingData]) -> Iterator[str]:
-    yield "No subject is in two splits of a dataset."
-    if _task(run):
-        if run.get("builds_on") is not None:
-            yield "No test subject, by dataset and identifier, was in the training or validation data of an earlier stage."
-        elif run["identity"].get("initialisation") not in (*ENCODER_SIZES, RANDOM_WEIGHTS):
-            yield "Which subjects the starting weights have seen is not known; test subjects may be among them."
-    else:
+    for dataset, note in dict.fromkeys((entry.dataset, entry.subject_note) for entry in data):
+        yield f"{dataset}: {note}"
+    is_tested = _task(run) is not None
+    if not is_fully_known(run):
+        weights = "the starting weights have" if is_tested else "its tokenizer has"
+        yield f"Which subjects {weights} seen is not known; test subjects may be among them."
+    elif not is_tested:
         yield "Test subjects of these datasets were not used."
+    elif run.get("builds_on") is not None:
+        yield "No test subject, by dataset and identifier, was in the training or validation data of an earlier stage."
     for origin, names in shared_origins(data).items():
         yield (
             f"{' and '.join(names)} are both drawn from {origin}, under identifiers that do not tell which patients they"

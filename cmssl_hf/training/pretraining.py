@@ -8,7 +8,7 @@ import torch
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 
 from ..data.batches import WindowsCollator, WindowsDataset
-from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig
+from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .data import describe_data, load_stage_data, median_window_seconds
@@ -25,13 +25,26 @@ class PretrainingArguments(AugmentationArguments):
         default="tokens", metadata={"help": "What is learnt without labels: `tokens`, or one of your own."}
     )
     channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
-    encoder_size: str = field(default="small", metadata={"help": "Published size: `small`, `base` or `large`."})
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
+    encoder_size: str | None = field(
+        default=None, metadata={"help": "Published size: `small`, `base` or `large`; `small` if left out."}
+    )
+    config_overrides: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
     )
 
     def __post_init__(self):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        of_size = set(ENCODER_SIZES["small"])
+        if self.encoder_size is not None and of_size <= set(self.config_overrides):
+            raise ValueError(
+                f"`encoder_size` {self.encoder_size} does nothing, since `config_overrides` give all of it"
+                f" ({', '.join(sorted(of_size))}): leave one of them out."
+            )
+        channels = tuple(self.config_overrides.get("channels", (self.channel,)))
+        if channels != (self.channel,):
+            raise ValueError(
+                f"The encoder reads {self.channel}, but `config_overrides` ask for {' and '.join(channels)}: give `channel`."
+            )
 
 
 class LossTrainer(StageTrainer):
@@ -79,18 +92,19 @@ def pretrain_one_signal(
         ValueError: if the data lack the signal.
     """
     set_seed(training_arguments.seed)
+    data_arguments.check_for_pretraining()
     config = CMSSLEncoderConfig.from_size(
-        arguments.encoder_size, **{"channels": (arguments.channel,), **arguments.config_overrides}
+        arguments.encoder_size or "small", **{"channels": (arguments.channel,), **arguments.config_overrides}
     )
     feature_extractor = CMSSLFeatureExtractor(
         channels=config.channels,
         sampling_rate=config.sampling_rate,
         patch_size=config.patch_size,
-        do_band_pass=data_arguments.do_band_pass,
+        do_band_pass=data_arguments.do_band_pass is not False,
     )
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = arguments.augmentation()
+    augmentation = arguments.augmentation(config.sampling_rate)
     run, checkpoint = stage.open_run(
         training_arguments, config, describe_data(splits, data_arguments), augmentation=vars(augmentation), **decisive
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+from filelock import FileLock
 
 from ..baselines import CLASSICAL_METHODS
 from ..metrics import load_metric
@@ -87,16 +88,21 @@ def save_predictions(
 
 
 def append_summary(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Appends one row to the CSV of all runs; metrics that earlier rows do not have become new columns."""
+    """Appends one row to the CSV of all runs, in place of an earlier one of the same `output_dir`; metrics that earlier rows do
+    not have become new columns. Several processes may do so at once."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame([{"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), **row}])
-    if path.exists():
-        # As text, so that what is there stays as it was written.
-        rows = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), rows])
-    temporary = path.with_name(f".{path.name}.tmp")
-    rows.to_csv(temporary, index=False)
-    temporary.replace(path)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            # As text, so that what is there stays as it was written.
+            there = pd.read_csv(path, dtype=str, keep_default_na=False)
+            if "output_dir" in row and "output_dir" in there:
+                there = there[there["output_dir"] != row["output_dir"]]
+            rows = pd.concat([there, rows])
+        temporary = path.with_name(f".{path.name}.tmp")
+        rows.to_csv(temporary, index=False)
+        temporary.replace(path)
 
 
 def result_table(task: Task, results: Mapping[str, Mapping[str, float]]) -> str:

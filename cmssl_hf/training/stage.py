@@ -69,7 +69,12 @@ class Stage:
             "training": training_identity(training_arguments),
             **decisive,
         }
-        run = RunFolder(training_arguments.output_dir, identity, provenance={"builds_on": builds_on})
+        run = RunFolder(
+            training_arguments.output_dir,
+            identity,
+            provenance={"builds_on": builds_on},
+            model_defaults=model_identity(type(config)()),
+        )
         with training_arguments.main_process_first(local=False, desc="opening the run's folder"):
             return run, run.open()
 

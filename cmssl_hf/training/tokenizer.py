@@ -11,11 +11,12 @@ from transformers import EvalPrediction, TrainerCallback, set_seed
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import CMSSLTokenizerConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .codebook import CodebookCollapseCallback, initialize_codebook, revive_codes
 from .data import describe_data, load_stage_data, median_window_seconds
-from .engine.arguments import StageArguments
+from .engine.arguments import StageArguments, refuse_idle
 from .engine.trainer import StageTrainer
 from .reconstruction import codebook_metrics, reconstruction_metrics, reconstruction_report, reconstruction_statistics
 from .stage import Stage, register_stage
@@ -28,13 +29,18 @@ class TokenizerArguments(AugmentationArguments):
     channels: list[str] = field(
         default_factory=lambda: ["ecg", "ppg"], metadata={"help": "Signals that are tokenised together."}
     )
-    config_overrides: dict | str | None = field(
-        default=None,
+    config_overrides: dict[str, Any] = field(
+        default_factory=dict,
         metadata={"help": "Fields of `CMSSLTokenizerConfig`, e.g. `codebook_size=1024,num_hidden_layers=4`."},
     )
 
     def __post_init__(self):
         self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLTokenizerConfig)
+        if list(self.config_overrides.get("channels", self.channels)) != list(self.channels):
+            raise ValueError(
+                f"`config_overrides` ask for the channels {self.config_overrides['channels']}, but `channels` are"
+                f" {self.channels}: give them as `channels`."
+            )
 
 
 @dataclass
@@ -73,6 +79,11 @@ class TokenizerTrainingArguments(StageArguments):
         metadata={"help": "Warn when the perplexity of the codes in use is below this share of the codebook."},
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        refuse_idle(self, "kmeans_iterations", "`kmeans_windows`", self.kmeans_windows > 0)
+        refuse_idle(self, "revival_usage", "`revival_steps`", self.revival_steps > 0)
+
 
 #: Figure of stage 1 in the run's folder.
 RECONSTRUCTIONS_FILE = "reconstructions.png"
@@ -87,6 +98,9 @@ class TokenizerTrainer(StageTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        #: Latents `(windows, num_patches, codebook_dim)` and codes `(windows, num_patches)` of each batch of the step.
+        self.chosen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.add_callback(_CodebookUpdate(self))
         self.add_callback(_CodebookInitialization(self))
         self.add_callback(_CodebookRevival(self))
         self.add_callback(
@@ -101,13 +115,25 @@ class TokenizerTrainer(StageTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
     ):
-        outputs = model(**inputs, quantize=self.quantizes)
+        outputs = model(**inputs, quantize=self.quantizes, update_codebook=False)
         if model.training:
+            if self.quantizes:
+                self.chosen.append((outputs.latents.detach(), outputs.codes))
+            outputs.reconstruction_loss, outputs.commitment_loss = (
+                share * part
+                for share, part in zip(self.shares(inputs), (outputs.reconstruction_loss, outputs.commitment_loss))
+            )
+            outputs.loss = outputs.reconstruction_loss + outputs.commitment_loss
             self.note_loss_part("reconstruction_loss", outputs.reconstruction_loss)
             self.note_loss_part("commitment_loss", outputs.commitment_loss)
-            if self.args.revival_steps:
-                self.last_latents = outputs.latents.detach(), outputs.codes
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        # The reconstruction's samples, and the patches that are quantised.
+        values, mask = inputs["input_values"], inputs.get("attention_mask")
+        if mask is None:
+            mask = values.new_ones(len(values), values.shape[-1])
+        return torch.stack([mask.sum(), patch_attention_mask(mask, self.model.config.patch_size).sum()])
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
@@ -136,6 +162,24 @@ class TokenizerTrainer(StageTrainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         # Without the quantiser the loss is lower than any that follows.
         return super()._determine_best_metric(metrics, trial) if self.quantizes else False
+
+
+class _CodebookUpdate(TrainerCallback):
+    """Moves the codebook once per optimizer step, by what all its batches chose: were it moved at each forward pass,
+    accumulated gradients would not be those of a larger batch."""
+
+    def __init__(self, trainer: TokenizerTrainer):
+        self.trainer = trainer
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer.chosen.clear()
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if self.trainer.chosen:
+            codebook = self.trainer.model.codebook
+            codebook.follow(
+                sum(codebook.totals(latents, codes.clamp(min=0), codes >= 0) for latents, codes in self.trainer.chosen)
+            )
 
 
 class _CodebookInitialization(TrainerCallback):
@@ -175,7 +219,7 @@ class _CodebookInitialization(TrainerCallback):
             num_windows=args.kmeans_windows,
             num_iterations=args.kmeans_iterations,
             seed=args.seed,
-            windows_per_step=args.train_batch_size * args.world_size,
+            windows_per_step=args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
         )
 
 
@@ -193,10 +237,9 @@ class _CodebookRevival(TrainerCallback):
             or not args.warm_start_steps < step < 0.8 * state.max_steps
         ):
             return
-        latents, codes = self.trainer.last_latents
         revive_codes(
             self.trainer.accelerator.unwrap_model(self.trainer.model).codebook,
-            latents[codes >= 0],
+            [latents[codes >= 0] for latents, codes in self.trainer.chosen],
             self.trainer.accelerator,
             usage=args.revival_usage,
             seed=args.seed + step,
@@ -217,16 +260,17 @@ def pretrain_tokenizer(
         Validation metrics of the best checkpoint: see `TokenizerTrainer`.
     """
     set_seed(training_arguments.seed)
+    data_arguments.check_for_pretraining()
     config = CMSSLTokenizerConfig(**{"channels": tokenizer_arguments.channels, **tokenizer_arguments.config_overrides})
     feature_extractor = CMSSLFeatureExtractor(
         channels=config.channels,
         sampling_rate=config.sampling_rate,
         patch_size=config.patch_size,
-        do_band_pass=data_arguments.do_band_pass,
+        do_band_pass=data_arguments.do_band_pass is not False,
     )
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = tokenizer_arguments.augmentation()
+    augmentation = tokenizer_arguments.augmentation(config.sampling_rate)
     run, checkpoint = TOKENIZER.open_run(
         training_arguments, config, describe_data(splits, data_arguments), augmentation=vars(augmentation)
     )

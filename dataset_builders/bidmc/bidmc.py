@@ -7,19 +7,14 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pandas as pd
 import wfdb
 
-from cmssl_hf.building.dataset_builder import (
-    DamagedRecordError,
-    SignalDatasetBuilder,
-    WindowedConfig,
-    damaged_if_unreadable,
-    labelled_features,
-    pair_features,
-)
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, labelled_features, pair_features
+from cmssl_hf.building.errors import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.building.release_files import beside, matching_files
+from cmssl_hf.building.tables import read_table, whole_numbers
+from cmssl_hf.building.wfdb_records import read_record
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
-from cmssl_hf.models.cmssl.recordings_cmssl import refuse_unsafe_header
 
 
 _CITATION = """\
@@ -35,6 +30,8 @@ _CITATION = """\
 SAMPLING_RATE = 125
 NUMERICS_RATE = 1
 CHANNELS = {"ecg": "II", "ppg": "PLETH"}
+
+_SUBJECTS = range(1, 54)
 
 
 @dataclass
@@ -94,15 +91,19 @@ class Bidmc(SignalDatasetBuilder):
             if getattr(self.config, option) not in allowed:
                 raise ValueError(f"`{option}` must be one of {allowed}, but is {getattr(self.config, option)!r}.")
         folder = self.release_folder(dl_manager)
-        paths = sorted(folder.rglob("bidmc[0-9][0-9].hea")) or sorted(folder.rglob("bidmc_[0-9][0-9]_Signals.csv"))
-        if not paths:
+        paths = matching_files(folder, r"bidmc\d\d\.hea") or matching_files(folder, r"bidmc_\d\d_Signals\.csv")
+        records = {_number(path): [str(path)] for path in reversed(paths)}
+        if not records:
             raise self.not_the_release(folder)
-        records = {int(re.search(r"\d\d", path.name).group()): [str(path)] for path in paths}
-        return self.config.divide(records, subjects=range(1, 54))
+        unknown = sorted(set(records) - set(_SUBJECTS))
+        if unknown:
+            raise self.not_the_release(folder, f"its subjects are 1 to 53, but there is {unknown[0]}")
+        return self.config.divide({number: records[number] for number in sorted(records)}, subjects=_SUBJECTS)
 
     def _record_tables(self, record, counter):
         with damaged_if_unreadable(record):
-            recording = _read_csv(Path(record)) if record.endswith(".csv") else _read_wfdb(Path(record))
+            path = Path(record)
+            recording = _read_csv(path) if path.suffix.lower() == ".csv" else _read_wfdb(path)
         window, stride = self.config.window_and_stride(SAMPLING_RATE)
         modalities = ("ecg", "ppg") if self.config.name == "pairs" else (self.config.modality,)
         signals = [recording.signals[modality] for modality in modalities]
@@ -170,63 +171,58 @@ def respiratory_rates(breaths: np.ndarray, starts: np.ndarray, window: int, by_i
 def _read_wfdb(header: Path) -> Recording:
     record = header.with_suffix("")
     signals = _read_wfdb_signals(header, SAMPLING_RATE)
-    numerics = _read_wfdb_signals(header.with_name(f"{record.name}n.hea"), NUMERICS_RATE)
+    numerics = _read_wfdb_signals(beside(header, f"{record.name}n.hea"), NUMERICS_RATE)
     comment = " ".join(signals.comments)
     channels = {name.strip(" ,"): values for name, values in zip(signals.sig_name, signals.p_signal.T)}
     rates = {name.strip(" ,"): values for name, values in zip(numerics.sig_name, numerics.p_signal.T)}
     # The WFDB annotations keep one mark per sample: where both annotators marked the same one, annotator 1's is lost.
-    csv_breaths = header.parent / "bidmc_csv" / f"bidmc_{record.name[-2:]}_Breaths.csv"
+    csv_breaths = beside(beside(header, "bidmc_csv") / "any", f"bidmc_{record.name[-2:]}_Breaths.csv")
     return _recording(
         header,
         channels,
         rates,
-        _read_csv_breaths(csv_breaths) if csv_breaths.exists() else _read_wfdb_breaths(record),
+        _read_csv_breaths(csv_breaths) if csv_breaths.exists() else _read_wfdb_breaths(header),
         age=_field(comment, r"<age>:\s*(\w+)"),
         sex=_field(comment, r"<sex>:\s*(\w)"),
     )
 
 
 def _read_wfdb_signals(header: Path, sampling_rate: float) -> wfdb.Record:
-    with damaged_if_unreadable(header):
-        refuse_unsafe_header(header)
-        record = wfdb.rdrecord(str(header.with_suffix("")))
+    record = read_record(header)
     if record.fs != sampling_rate:
         raise DamagedRecordError(f"{header} states {record.fs} Hz instead of {sampling_rate}.")
     return record
 
 
 def _read_csv(path: Path) -> Recording:
-    tables = {}
-    for kind in ("Signals", "Numerics"):
-        part = path.with_name(path.name.replace("Signals", kind))
-        with damaged_if_unreadable(part):
-            # A cell with something else than a number is an error here, not text to be carried on.
-            tables[kind] = pd.read_csv(part, dtype=np.float64).rename(columns=str.strip)
-    fixed = path.with_name(path.name.replace("Signals.csv", "Fix.txt"))
+    number = path.name.split("_")[1]
+    signals = read_table(path, dict.fromkeys(CHANNELS.values(), float))
+    numerics = read_table(beside(path, f"bidmc_{number}_Numerics.csv"), {"HR": float})
+    fixed = beside(path, f"bidmc_{number}_Fix.txt")
     text = fixed.read_text() if fixed.exists() else ""
     return _recording(
         path,
-        {name: column.to_numpy() for name, column in tables["Signals"].items()},
-        {name: column.to_numpy() for name, column in tables["Numerics"].items()},
-        _read_csv_breaths(path.with_name(path.name.replace("Signals", "Breaths"))),
+        {name: column.to_numpy() for name, column in signals.items()},
+        {name: column.to_numpy() for name, column in numerics.items()},
+        _read_csv_breaths(beside(path, f"bidmc_{number}_Breaths.csv")),
         age=_field(text, r"Age:\s*(\w+)"),
         sex=_field(text, r"Gender:\s*(\w)"),
     )
 
 
-def _read_wfdb_breaths(record: Path) -> dict[int, np.ndarray]:
-    with damaged_if_unreadable(record.with_suffix(".breath")):
-        annotation = wfdb.rdann(str(record), "breath")
+def _read_wfdb_breaths(header: Path) -> dict[int, np.ndarray]:
+    file = beside(header, f"{header.stem}.breath")
+    with damaged_if_unreadable(file):
+        annotation = wfdb.rdann(str(file.with_suffix("")), file.suffix[1:])
     authors = np.array([note.strip("\0 ") for note in annotation.aux_note])
     return {number: annotation.sample[authors == f"ann{number}"] for number in (1, 2)}
 
 
 def _read_csv_breaths(path: Path) -> dict[int, np.ndarray]:
-    with damaged_if_unreadable(path):
-        table = pd.read_csv(path).rename(columns=str.strip)
-        columns = {number: table[f"breaths ann{number} [signal sample no]"].dropna() for number in (1, 2)}
+    names = {number: f"breaths ann{number} [signal sample no]" for number in (1, 2)}
+    table = read_table(path, dict.fromkeys(names.values(), float))
     # The CSV form counts samples from 1, the WFDB form from 0.
-    return {number: column.to_numpy(dtype=np.int64) - 1 for number, column in columns.items()}
+    return {number: whole_numbers(table[name].dropna(), path) - 1 for number, name in names.items()}
 
 
 def _recording(path, channels, rates, breaths, age, sex) -> Recording:
@@ -234,7 +230,7 @@ def _recording(path, channels, rates, breaths, age, sex) -> Recording:
     if missing:
         raise DamagedRecordError(f"{path} has no {' and no '.join(sorted(missing))}; it has {[*channels, *rates]}.")
     return Recording(
-        subject=int(re.search(r"\d\d", path.name).group()),
+        subject=_number(path),
         signals={modality: channels[name] for modality, name in CHANNELS.items()},
         # Monitors report whole numbers; the 16-bit scale of the WFDB form moves them by up to 1e-4.
         heart_rate=np.round(rates["HR"].astype(np.float64), 2),
@@ -242,6 +238,11 @@ def _recording(path, channels, rates, breaths, age, sex) -> Recording:
         age=float(age) if age and not math.isnan(float(age)) else None,
         sex=sex,
     )
+
+
+def _number(path: Path) -> int:
+    """The subject of a file."""
+    return int(re.search(r"\d\d", path.name).group())
 
 
 def _field(text: str, pattern: str) -> str | None:

@@ -1,19 +1,17 @@
 """Chapman-Shaoxing-Ningbo (CSN): 45,152 12-lead ECGs of 10 s at 500 Hz with SNOMED CT codes of rhythm and condition."""
 
-import contextlib
 import logging
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
 
-from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
 from cmssl_hf.building.ecg_recordings import EcgConfig, EcgRecordingBuilder, RecordSplitConfig, multi_hot, read_leads
+from cmssl_hf.building.errors import damaged_if_unreadable
+from cmssl_hf.building.release_files import first_by_stem, matching_files
 from cmssl_hf.building.windows import DropCounter
 
 from .csn_codes import CODES, RHYTHM_GROUPS
@@ -67,7 +65,7 @@ class Csn(EcgRecordingBuilder):
         else:
             label = datasets.Sequence(datasets.Value("float32"))
         return datasets.DatasetInfo(
-            description=f"{__doc__}\n\nLabels: {', '.join(self.label_names)}",
+            description=f"{__doc__}\n\nLabels: {', '.join(self.label_names)}\n\n{self.subject_note}",
             features=self.recording_features(label, age=datasets.Value("float32"), sex=datasets.Value("string")),
             homepage="https://physionet.org/content/ecg-arrhythmia/1.0.0/",
             license="CC BY 4.0",
@@ -76,17 +74,17 @@ class Csn(EcgRecordingBuilder):
 
     def _list_records(self, dl_manager):
         folder = self.release_folder(dl_manager)
-        records = [str(path) for path in sorted(folder.rglob("JS[0-9][0-9][0-9][0-9][0-9].hea"))]
+        records = first_by_stem(matching_files(folder, r"JS\d{5}\.hea"))
         if not records:
             raise self.not_the_release(folder)
-        return self.config.divide(records)
+        return self.config.divide([*map(str, records.values())])
 
     def _record_tables(self, record, counter):
         header = Path(record)
         with damaged_if_unreadable(header):
             comments = _read_comments(header)
-        with _without_date(header) as path:
-            signals, sampling_rate = read_leads(path, self.config.leads)
+        # Some of the release are not valid dates.
+        signals, sampling_rate = read_leads(str(header.with_suffix("")), self.config.leads, without_date=True)
         codes = frozenset(re.findall(r"\d+", comments.get("Dx", "")))
         unknown = codes - CODES.keys()
         if unknown:
@@ -98,7 +96,7 @@ class Csn(EcgRecordingBuilder):
         yield from self.recording_table(
             signals,
             sampling_rate,
-            header.stem,
+            header.stem.upper(),
             counter,
             label=label,
             age=float(age.group()) if age else None,
@@ -122,22 +120,3 @@ def _read_comments(header: Path) -> dict[str, str]:
     rest of the header is valid."""
     lines = [line.strip(" \t#\r") for line in header.read_text().splitlines() if line.startswith("#")]
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-@contextlib.contextmanager
-def _without_date(header: Path) -> Iterator[str]:
-    """Path, without extension, of a record whose header gives no time and date: some of the release are not valid dates."""
-    first_line, _, rest = header.read_text().partition("\n")
-    fields = first_line.split()
-    if len(fields) <= 4:
-        yield str(header.with_suffix(""))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, header.name).write_text(f"{' '.join(fields[:4])}\n{rest}")
-        signals = header.with_suffix(".mat")
-        if signals.exists():
-            shutil.copy(signals, folder)
-        try:
-            yield str(Path(folder, header.stem))
-        except DamagedRecordError as error:
-            raise DamagedRecordError(str(error).replace(folder, str(header.parent))) from error

@@ -1,14 +1,16 @@
 """PhysioNet/CinC Challenge 2017: single-lead ECGs of 9 to 61 s labelled normal, atrial fibrillation, other or noisy."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
-import pandas as pd
 
-from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
 from cmssl_hf.building.ecg_recordings import EcgRecordingBuilder, RecordSplitConfig, read_leads
+from cmssl_hf.building.errors import DamagedRecordError
+from cmssl_hf.building.release_files import first_by_stem, matching_files
+from cmssl_hf.building.tables import damaged_cell, read_table
 
 
 _CITATION = """\
@@ -60,7 +62,7 @@ class Physionet2017(EcgRecordingBuilder):
 
     def _info(self):
         return datasets.DatasetInfo(
-            description=__doc__,
+            description=f"{__doc__}\n\n{self.subject_note}",
             features=self.recording_features(datasets.ClassLabel(names=list(CLASSES))),
             homepage="https://physionet.org/content/challenge-2017/1.0.0/",
             license="ODC-By 1.0",
@@ -69,7 +71,7 @@ class Physionet2017(EcgRecordingBuilder):
 
     def _list_records(self, dl_manager):
         folder = self.release_folder(dl_manager)
-        references = sorted(folder.rglob(REFERENCE))
+        references = matching_files(folder, re.escape(REFERENCE))
         if not references:
             raise self.not_the_release(folder, f"it has no {REFERENCE}")
         recordings = _read_reference(references[0], folder)
@@ -81,22 +83,30 @@ class Physionet2017(EcgRecordingBuilder):
         if self.config.name == "paper":
             signals = np.pad(signals, [(0, 0), (0, max(0, PAPER_PADDED_SAMPLES - signals.shape[1]))])
         yield from self.recording_table(
-            signals, sampling_rate, Path(record.path).name, counter, label=CLASSES.index(record.label)
+            signals, sampling_rate, Path(record.path).name.upper(), counter, label=CLASSES.index(record.label)
         )
 
 
 def _read_reference(reference: Path, folder: Path) -> list[Recording]:
-    with damaged_if_unreadable(reference):
-        table = pd.read_csv(reference, header=None, names=["record", "label"], dtype=str)
+    table = read_table(reference, {"record": str, "label": str}, header=False)
     if table.empty:
         raise DamagedRecordError(f"{reference} is empty.")
-    unknown = sorted(set(table["label"].fillna("none")) - set(CLASSES))
-    if unknown:
-        raise DamagedRecordError(f"{reference} has labels other than {', '.join(CLASSES)}: {', '.join(unknown[:5])}.")
-    where = {path.stem: path.with_suffix("") for path in folder.rglob("A[0-9][0-9][0-9][0-9][0-9].hea")}
-    absent = [record for record in table["record"] if record not in where]
+    for position, label in enumerate(table["label"]):
+        if label not in CLASSES:
+            problem = f"{label!r} is none of {', '.join(CLASSES)}"
+            raise damaged_cell(reference, position, "label", problem, header=False)
+    # Someone who is listed twice could be in two splits.
+    for position in np.flatnonzero(table["record"].duplicated()):
+        raise damaged_cell(
+            reference, position, "record", f"{table['record'][position]} is listed before", header=False
+        )
+    where = first_by_stem(matching_files(folder, r"A\d{5}\.hea"))
+    absent = [record for record in table["record"] if record.upper() not in where]
     if absent:
         raise DamagedRecordError(
             f"{reference} lists {len(absent)} recordings that are not there, such as {absent[0]}."
         )
-    return [Recording(str(where[record]), label) for record, label in zip(table["record"], table["label"])]
+    return [
+        Recording(str(where[record.upper()].with_suffix("")), label)
+        for record, label in zip(table["record"], table["label"])
+    ]

@@ -2,12 +2,13 @@
 
 Loading a pickle runs whatever it names, and numpy rebuilds arrays from whatever state it is given: a damaged one can crash
 the process. So nothing that is named here is imported, and arrays are made from their shape, type and bytes once those are
-known to fit together. The files of PPG-DaLiA were written by Python 2.
+known to fit together. The files of PPG-DaLiA were written by Python 2; saved again by numpy 2 they may have any protocol up to 5.
 """
 
 import math
 import pickle
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,13 @@ class _Array:
         if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Dtype)):
             raise pickle.UnpicklingError("it holds an array without shape, type and values")
         _, shape, kind, by_columns, values = state
-        if not (isinstance(shape, tuple) and len(shape) <= 32 and all(type(n) is int and n >= 0 for n in shape)):
-            raise pickle.UnpicklingError(f"it holds an array of shape {shape!r}")
-        self.array = _values(kind.dtype, values, math.prod(shape)).reshape(shape, order="F" if by_columns else "C")
+        self.array = _shaped(kind.dtype, values, shape, "F" if by_columns else "C")
+
+
+def _shaped(dtype: np.dtype, values: Any, shape: Any, order: str) -> np.ndarray:
+    if not (isinstance(shape, tuple) and len(shape) <= 32 and all(type(n) is int and n >= 0 for n in shape)):
+        raise pickle.UnpicklingError(f"it holds an array of shape {shape!r}")
+    return _values(dtype, values, math.prod(shape)).reshape(shape, order=order)
 
 
 def _values(dtype: np.dtype, values: Any, number: int) -> np.ndarray:
@@ -86,6 +91,7 @@ def _values(dtype: np.dtype, values: Any, number: int) -> np.ndarray:
         return _objects(values)
     # Texts of Python 2 are bytes.
     values = values.encode("latin1") if isinstance(values, str) else values
+    values = bytes(values) if isinstance(values, bytearray) else values
     if not isinstance(values, bytes) or len(values) != number * dtype.itemsize:
         raise pickle.UnpicklingError("it holds an array with other bytes than its shape and type say")
     if dtype.kind == "b":
@@ -99,6 +105,26 @@ def _objects(items: list) -> np.ndarray:
     for position, item in enumerate(items):
         array[position] = item
     return array
+
+
+def _from_buffer(values: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
+    """`numpy._core.numeric._frombuffer`, as which protocol 5 writes an array: its values lie as `order` says, or, if that is `"K"`,
+    as in an array of which it is the transpose by `axes`."""
+    if not isinstance(kind, _Dtype) or kind.dtype.hasobject:
+        raise pickle.UnpicklingError("it holds an array without a type")
+    made = _Array(_ARRAY_TYPE, None, None)
+    if order == "K" and axes is not None:
+        array = _shaped(kind.dtype, values, shape, "C")
+        if not (
+            isinstance(axes, tuple) and all(type(n) is int for n in axes) and sorted(axes) == [*range(array.ndim)]
+        ):
+            raise pickle.UnpicklingError(f"it holds an array with axes {axes!r}")
+        made.array = array.transpose(axes)
+    elif order in ("C", "F"):
+        made.array = _shaped(kind.dtype, values, shape, order)
+    else:
+        raise pickle.UnpicklingError(f"it holds an array in the order {order!r}")
+    return made
 
 
 def _scalar(kind: Any, value: Any) -> np.generic:
@@ -130,6 +156,8 @@ _ADMITTED = {
     ("numpy._core.multiarray", "_reconstruct"): _Named(_Array),
     ("numpy.core.multiarray", "scalar"): _Named(_scalar),
     ("numpy._core.multiarray", "scalar"): _Named(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Named(_from_buffer),
+    ("numpy._core.numeric", "_frombuffer"): _Named(_from_buffer),
     ("_codecs", "encode"): _Named(_encode_latin1),
     ("__builtin__", "bytes"): _Named(_no_bytes),
 }
@@ -137,6 +165,16 @@ _ADMITTED = {
 
 # The one in C allocates as much memory as a damaged index asks for.
 class _NumpyUnpickler(pickle._Unpickler):
+    def _load_bytearray(self):
+        (number,) = struct.unpack("<Q", self.read(8))
+        content = self.read(number)
+        if len(content) != number:
+            raise pickle.UnpicklingError("it ends within an array")
+        self.append(bytearray(content))
+
+    # That of the base class takes the memory before it looks for the content.
+    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _load_bytearray}
+
     def find_class(self, module, name):
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(

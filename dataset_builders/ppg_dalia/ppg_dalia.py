@@ -7,15 +7,10 @@ import datasets
 import numpy as np
 from scipy import signal as scipy_signal
 
-from cmssl_hf.building.dataset_builder import (
-    DamagedRecordError,
-    SignalDatasetBuilder,
-    WindowedConfig,
-    damaged_if_unreadable,
-    labelled_features,
-    pair_features,
-)
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, labelled_features, pair_features
+from cmssl_hf.building.errors import DamagedRecordError, damaged_if_unreadable
 from cmssl_hf.building.paper_protocol import PAPER_SAMPLES, PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.building.release_files import first_by_stem, matching_files
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
 from cmssl_hf.signals import resample
 
@@ -54,13 +49,11 @@ class PpgDaliaConfig(WindowedConfig):
             gives for windows of 8 s every 2 s.
         stride_seconds: likewise.
         label: of the configuration `paper`: `"hr"` or `"rr"`. The others are named after theirs.
-        num_folds: 15 leaves one subject out in each fold.
     """
 
     window_seconds: float | None = None
     stride_seconds: float | None = None
     label: str | None = None
-    num_folds: int = 15
 
 
 class PpgDalia(SignalDatasetBuilder):
@@ -106,14 +99,17 @@ class PpgDalia(SignalDatasetBuilder):
 
     def _list_records(self, dl_manager):
         window, stride = _WINDOWS[self.config.label]
-        asked = (self.config.window_seconds or window, self.config.stride_seconds or stride)
+        asked = (
+            window if self.config.window_seconds is None else self.config.window_seconds,
+            stride if self.config.stride_seconds is None else self.config.stride_seconds,
+        )
         if (self._paper or self.config.label == "hr") and asked != (window, stride):
             raise ValueError(
                 f"The windows of the configuration {self.config.name!r} are fixed: {window:g} s every {stride:g} s."
             )
         self.config.window_seconds, self.config.stride_seconds = asked
         folder = self.release_folder(dl_manager)
-        paths = {path.stem: path for path in folder.rglob("S*.pkl") if path.stem[1:].isdigit()}
+        paths = first_by_stem(matching_files(folder, r"S\d+\.pkl"))
         if not paths:
             raise self.not_the_release(folder)
         # The published code sorts the subjects as text for heart rate but as numbers for respiration; ours are split once.
@@ -240,13 +236,16 @@ def _read(path: Path) -> Recording:
     activity = np.ravel(vectors["activity"]).astype(np.int64)
     if not np.isin(activity, range(len(ACTIVITIES))).all():
         raise DamagedRecordError(f"{path} has activities other than 0 to {len(ACTIVITIES) - 1}.")
+    age, sex = questionnaire["AGE"], questionnaire["Gender"]
+    if not isinstance(sex, str):
+        raise DamagedRecordError(f"{path}: Gender of the questionnaire is {sex!r} instead of a text.")
     return Recording(
-        subject=path.stem,
+        subject=path.stem.upper(),
         ppg=np.ravel(vectors["BVP"]).astype(np.float32),
         ecg=np.ravel(vectors["ECG"]).astype(np.float32),
         respiration=_numbers(np.ravel(vectors["Resp"])),
         activity=activity,
         heart_rate=np.ravel(vectors["label"]).astype(np.float64),
-        age=float(questionnaire["AGE"]),
-        sex=questionnaire["Gender"].strip().upper()[:1],
+        age=float(age),
+        sex=sex.strip().upper()[:1],
     )

@@ -1,16 +1,20 @@
 """PTB-XL 1.0.3: 21,799 12-lead ECGs of 10 s with diagnostic, form and rhythm statements."""
 
 import ast
+import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import datasets
 import pandas as pd
 
-from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
 from cmssl_hf.building.ecg_recordings import EcgConfig, EcgRecordingBuilder, multi_hot, read_leads
+from cmssl_hf.building.errors import DamagedRecordError
+from cmssl_hf.building.release_files import beside, matching_files
 from cmssl_hf.building.splits import SPLITS
+from cmssl_hf.building.tables import damaged_cell, read_table
 
 
 _CITATION = """\
@@ -126,30 +130,37 @@ class PtbXl(EcgRecordingBuilder):
         if self.config.sampling_rate not in (100, 500):
             raise ValueError(f"`sampling_rate` must be 100 or 500, but is {self.config.sampling_rate}.")
         folder = self.release_folder(dl_manager)
-        databases = sorted(folder.rglob("ptbxl_database.csv"))
+        databases = matching_files(folder, r"ptbxl_database\.csv")
         if not databases:
             raise self.not_the_release(folder, "it has no ptbxl_database.csv")
         folder = databases[0].parent
-        table = _read_database(databases[0])
-        classes_of = _read_statements(folder / "scp_statements.csv", self.config.name)
         file_column = "filename_lr" if self.config.sampling_rate == 100 else "filename_hr"
-        present = [(folder / f"{name}.hea").exists() for name in table[file_column]]
-        if not any(present):
-            raise self.not_the_release(folder, f"it has none of the recordings at {self.config.sampling_rate} Hz")
-        for name in table[file_column][[not there for there in present]]:
-            self.skip_record(name, "not in this folder")
+        table = _read_database(databases[0], file_column)
+        classes_of = _read_statements(beside(databases[0], "scp_statements.csv"), self.config.name)
+        # In lower case: a disk may have changed that.
+        headers = {
+            header.relative_to(folder).with_suffix("").as_posix().lower(): header
+            for header in matching_files(folder, r".*\.hea")
+        }
         records = {split: [] for split in SPLITS}
-        for row in table[present].itertuples():
+        for row in table.itertuples():
+            name = getattr(row, file_column)
+            header = folder / f"{name}.hea"
+            if not header.exists() and (header := headers.get(name.lower())) is None:
+                self.skip_record(name, "not in this folder")
+                continue
             recording = Recording(
-                path=str(folder / getattr(row, file_column)),
+                path=str(header.with_suffix("")),
                 ecg_id=str(row.ecg_id),
-                patient_id=str(int(row.patient_id)),
+                patient_id=str(row.patient_id),
                 # The release hides ages above 89 behind 300.
-                age=None if pd.isna(row.age) else 90.0 if row.age == 300 else float(row.age),
+                age=None if math.isnan(row.age) else 90.0 if row.age == 300 else row.age,
                 sex={0: "M", 1: "F"}.get(row.sex),
                 classes=classes_of(row.scp_codes),
             )
             records[_SPLIT_OF_FOLD[row.strat_fold]].append(recording)
+        if not any(records.values()):
+            raise self.not_the_release(folder, f"it has none of the recordings at {self.config.sampling_rate} Hz")
         return records
 
     def _record_tables(self, record, counter):
@@ -171,31 +182,55 @@ class PtbXl(EcgRecordingBuilder):
         )
 
 
-def _read_database(path: Path) -> pd.DataFrame:
-    with damaged_if_unreadable(path):
-        table = pd.read_csv(path)
-        table = table[["ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]]
-        table["scp_codes"] = table["scp_codes"].map(ast.literal_eval)
-    for name in [*table["filename_lr"], *table["filename_hr"]]:
-        if isinstance(name, str) and (Path(name).is_absolute() or ".." in Path(name).parts):
-            raise DamagedRecordError(f"{path}: the recording {name!r} leads out of the folder.")
-    if not table["strat_fold"].isin(_SPLIT_OF_FOLD).all():
-        raise DamagedRecordError(f"{path} has folds other than 1 to 10.")
+def _read_database(path: Path, file_column: str) -> pd.DataFrame:
+    whole_numbers = dict.fromkeys(("ecg_id", "patient_id", "strat_fold"), int)
+    table = read_table(path, {**whole_numbers, "age": float, "sex": float, "scp_codes": str, file_column: str})
+    if table.empty:
+        raise DamagedRecordError(f"{path} is empty.")
+    table["scp_codes"] = [_statements(path, *cell) for cell in enumerate(table["scp_codes"])]
+    checks = {
+        "strat_fold": (table["strat_fold"].isin(_SPLIT_OF_FOLD), "{} is none of the folds 1 to 10"),
+        "ecg_id": (~table["ecg_id"].duplicated(), "{} is listed before"),
+        "sex": (table["sex"].isin((0, 1)) | table["sex"].isna(), "{:g} is neither 0 nor 1"),
+        "age": (table["age"].between(0, 300) | table["age"].isna(), "{:g} is no age"),
+        file_column: (~table[file_column].map(_leads_out), "the recording {!r} leads out of the folder"),
+    }
+    for column, (right, problem) in checks.items():
+        for row in table.index[~right]:
+            raise damaged_cell(path, row, column, problem.format(table[column][row]))
     return table
+
+
+def _statements(path: Path, row: int, cell: str) -> dict[str, float]:
+    try:
+        statements = ast.literal_eval(cell)
+    # Whatever is no literal raises one of many errors.
+    except Exception as error:
+        raise damaged_cell(path, row, "scp_codes", f"{cell!r} is no dictionary: {error}") from error
+    if not isinstance(statements, dict):
+        raise damaged_cell(path, row, "scp_codes", f"{cell!r} is no dictionary")
+    return statements
+
+
+def _leads_out(name: str) -> bool:
+    return PurePosixPath(name).is_absolute() or ".." in re.split(r"[/\\]", name)
 
 
 def _read_statements(path: Path, config_name: str) -> Callable[[Iterable[str]], frozenset[str]]:
     """Returns the function from the statements of a record, whatever their likelihood, to its classes."""
-    with damaged_if_unreadable(path):
-        table = pd.read_csv(path, index_col=0)
-        if config_name in ("form", "rhythm"):
-            class_of = {statement: statement for statement in table.index[table[config_name] == 1]}
-        elif config_name == "all":
-            class_of = {statement: statement for statement in table.index}
-        else:
-            column = "diagnostic_subclass" if config_name == "subclass" else "diagnostic_class"
-            class_of = table[column][table["diagnostic"] == 1].to_dict()
-    unknown = sorted(set(class_of.values()) - set(CLASSES[config_name]))
+    statement = "Unnamed: 0"
+    if config_name == "all":
+        table = read_table(path, {statement: str})
+        class_of = {name: name for name in table[statement]}
+    elif config_name in ("form", "rhythm"):
+        table = read_table(path, {statement: str, config_name: float})
+        class_of = {name: name for name in table[statement][table[config_name] == 1]}
+    else:
+        column = "diagnostic_subclass" if config_name == "subclass" else "diagnostic_class"
+        table = read_table(path, {statement: str, "diagnostic": float, column: None})
+        table = table[table["diagnostic"] == 1]
+        class_of = dict(zip(table[statement], table[column]))
+    unknown = sorted({str(name) for name in class_of.values()} - set(CLASSES[config_name]))
     if unknown:
-        raise DamagedRecordError(f"{path} has classes that PTB-XL 1.0.3 has not: {', '.join(map(str, unknown))}.")
-    return lambda statements: frozenset(class_of[statement] for statement in statements if statement in class_of)
+        raise DamagedRecordError(f"{path} has classes that PTB-XL 1.0.3 has not: {', '.join(unknown)}.")
+    return lambda statements: frozenset(class_of[name] for name in statements if name in class_of)

@@ -1,5 +1,6 @@
 """PulseDB v2_0: 5.2 million 10 s segments of ECG, PPG and blood pressure from MIMIC-III and VitalDB, 5,361 subjects."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cmssl_hf.building.dataset_builder import (
     labelled_features,
     pair_features,
 )
+from cmssl_hf.building.release_files import matching_files
 from cmssl_hf.building.splits import split_subjects
 from cmssl_hf.building.windows import usable_windows
 
@@ -80,6 +82,12 @@ class PulseDb(SignalDatasetBuilder):
         " `Subset_Files` as `data_dir`. The VitalDB subsets are also at https://doi.org/10.34740/KAGGLE/DS/2447469."
     )
 
+    @property
+    def subject_note(self):
+        if self.config.form == "subsets" and self.config.calibration_based:
+            return "Subjects of the test split are in the training split too, as a calibration-based test has it."
+        return super().subject_note
+
     def _info(self):
         extra = {name: datasets.Value("float32") for name in ("sbp", "dbp", "age")}
         extra |= {"sex": datasets.Value("string"), "segment_index": datasets.Value("int32")}
@@ -142,11 +150,9 @@ class PulseDb(SignalDatasetBuilder):
         """The Segment file of each subject of the wanted source."""
         files = {}
         for source in SEGMENT_FOLDERS if self.config.source == "both" else [self.config.source]:
-            name = SEGMENT_FOLDERS[source]
-            folders = [folder] if folder.name == name else _find(folder, name)
-            files.update(
-                {f"{source}_{path.stem}": path for parent in folders for path in sorted(parent.glob("p*.mat"))}
-            )
+            for path in matching_files(folder, r"p\d{6}\.mat"):
+                if path.parent.name.lower() == SEGMENT_FOLDERS[source].lower():
+                    files.setdefault(f"{source}_{path.stem.lower()}", path)
         return files
 
     def _list_segments(self, folder: Path) -> dict[str, list]:
@@ -156,10 +162,6 @@ class PulseDb(SignalDatasetBuilder):
         return self.config.divide({subject: [SegmentFile(str(path), subject)] for subject, path in files.items()})
 
     def _list_subsets(self, folder: Path) -> dict[str, list]:
-        if self.config.fold is not None:
-            raise ValueError(
-                "`fold` is for `form='segments'`: with `form='subsets'` the release says what to test on."
-            )
         train = self._read_subset(folder, self.config.train_subset)
         test = self._read_subset(folder, self.config.test_subset) if self.config.test_subset else []
         subjects, tested = _subjects_of(train), _subjects_of(test)
@@ -178,8 +180,8 @@ class PulseDb(SignalDatasetBuilder):
 
     def _read_subset(self, folder: Path, name: str) -> list[SegmentFile | SubsetSlice]:
         """The segments of a subset that are of the wanted source."""
-        subset_file = next(iter(_find(folder, f"{name}_Subset.mat")), None)
-        info_file = next(iter(_find(folder, f"{name}_Info.mat")), None)
+        subset_file = next(iter(matching_files(folder, rf"{re.escape(name)}_Subset\.mat")), None)
+        info_file = next(iter(matching_files(folder, rf"{re.escape(name)}_Info\.mat")), None)
         info = read_info(info_file) if info_file else None
         if subset_file and self.config.signals == "filtered":
             records = subset_slices(subset_file, info)
@@ -213,11 +215,6 @@ class PulseDb(SignalDatasetBuilder):
             for source, number in [subject.split("_")]
             if self.config.source in ("both", source)
         ]
-
-
-def _find(folder: Path, name: str) -> list[Path]:
-    """Files or folders of this name in a folder and up to two levels below, also behind links, which `rglob` ignores."""
-    return [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}{name}"))]
 
 
 def _subjects_of(records: list[SegmentFile | SubsetSlice]) -> set[str]:

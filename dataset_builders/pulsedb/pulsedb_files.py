@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cmssl_hf.building.dataset_builder import DamagedRecordError, damaged_if_unreadable
+from cmssl_hf.building.errors import DamagedRecordError, damaged_if_unreadable
 from cmssl_hf.building.matlab import CellArray, read_elements
 
 
@@ -78,34 +78,43 @@ class SegmentFile:
             DamagedRecordError: if the file cannot be read, is not the subject's, or lacks a wanted segment.
         """
         with damaged_if_unreadable(self.path), h5py.File(self.path) as file:
-            struct = file["Subj_Wins"]
-            if "MATLAB_empty" in struct.attrs:
-                return
-            fields = {modality: CellArray(struct[SIGNAL_FIELDS[signals][modality]]) for modality in modalities}
-            others = {name: CellArray(struct[name]) for name in ("CaseID", "SegSBP", "SegDBP", "Age")}
-            times = CellArray(struct["T"]) if "T" in struct else None
-            number = self.subject_id.partition("_")[2]
-            first_segment = slice(1)
-            sex = _sex(*CellArray(struct["Gender"], first_segment).texts())
-            if CellArray(struct["SubjectID"], first_segment).texts() != [number]:
-                raise DamagedRecordError(f"{self.path} does not hold the segments of {number}.")
-            available = len(others["CaseID"])
-            rows = np.arange(available) if self.rows is None else np.array(self.rows)
-            if rows.max(initial=-1) >= available:
-                raise DamagedRecordError(f"{self.path} has {available} segments, but not the wanted {rows.max() + 1}.")
-            for first in range(0, len(rows), _SEGMENTS_AT_A_TIME):
-                some = rows[first : first + _SEGMENTS_AT_A_TIME]
-                yield Segments(
-                    signals={name: field.vectors(SEGMENT_SAMPLES, some) for name, field in fields.items()},
-                    subject_id=np.full(len(some), self.subject_id),
-                    record_id=np.array([f"{self.subject_id}_{case}" for case in others["CaseID"].texts(some)]),
-                    sbp=others["SegSBP"].numbers(some),
-                    dbp=others["SegDBP"].numbers(some),
-                    age=others["Age"].numbers(some),
-                    sex=np.full(len(some), sex),
-                    start_time=None if times is None else times.vectors(SEGMENT_SAMPLES, some)[:, 0],
-                    segment_index=some + 1,
+            rows, sex = self._rows_and_sex(file["Subj_Wins"])
+        for first in range(0, len(rows), _SEGMENTS_AT_A_TIME):
+            # Not open while others have the segments: a dropped generator would close it when h5py is gone already.
+            with damaged_if_unreadable(self.path), h5py.File(self.path) as file:
+                segments = self._read(
+                    file["Subj_Wins"], rows[first : first + _SEGMENTS_AT_A_TIME], sex, modalities, signals
                 )
+            yield segments
+
+    def _rows_and_sex(self, struct: h5py.Group) -> tuple[np.ndarray, str | None]:
+        if "MATLAB_empty" in struct.attrs:
+            return np.arange(0), None
+        number = self.subject_id.partition("_")[2]
+        first_segment = slice(1)
+        sex = _sex(*CellArray(struct["Gender"], first_segment).texts())
+        if CellArray(struct["SubjectID"], first_segment).texts() != [number]:
+            raise DamagedRecordError(f"{self.path} does not hold the segments of {number}.")
+        available = len(CellArray(struct["CaseID"]))
+        rows = np.arange(available) if self.rows is None else np.array(self.rows)
+        if rows.max(initial=-1) >= available:
+            raise DamagedRecordError(f"{self.path} has {available} segments, but not the wanted {rows.max() + 1}.")
+        return rows, sex
+
+    def _read(self, struct, rows, sex, modalities, signals) -> Segments:
+        fields = {modality: CellArray(struct[SIGNAL_FIELDS[signals][modality]]) for modality in modalities}
+        others = {name: CellArray(struct[name]) for name in ("CaseID", "SegSBP", "SegDBP", "Age")}
+        return Segments(
+            signals={name: field.vectors(SEGMENT_SAMPLES, rows) for name, field in fields.items()},
+            subject_id=np.full(len(rows), self.subject_id),
+            record_id=np.array([f"{self.subject_id}_{case}" for case in others["CaseID"].texts(rows)]),
+            sbp=others["SegSBP"].numbers(rows),
+            dbp=others["SegDBP"].numbers(rows),
+            age=others["Age"].numbers(rows),
+            sex=np.full(len(rows), sex),
+            start_time=CellArray(struct["T"]).vectors(SEGMENT_SAMPLES, rows)[:, 0] if "T" in struct else None,
+            segment_index=rows + 1,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,17 @@
 """UCI cuff-less blood pressure, benchmark release: 5 s windows of PPG at 125 Hz with systolic and diastolic pressure."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
 
-from cmssl_hf.building.dataset_builder import (
-    DamagedRecordError,
-    SignalBuilderConfig,
-    SignalDatasetBuilder,
-    damaged_if_unreadable,
-    labelled_features,
-)
+from cmssl_hf.building.dataset_builder import SignalBuilderConfig, SignalDatasetBuilder, labelled_features
+from cmssl_hf.building.errors import DamagedRecordError, damaged_if_unreadable
 from cmssl_hf.building.matlab_5 import read_variables
 from cmssl_hf.building.paper_protocol import PAPER_SAMPLING_RATE, stretch
+from cmssl_hf.building.release_files import matching_files
 from cmssl_hf.building.windows import usable_windows
 
 
@@ -67,6 +64,13 @@ class UciBp(SignalDatasetBuilder):
         " `uci2_dataset`, or leave `data_dir` out."
     )
 
+    @property
+    def subject_note(self):
+        return (
+            "The release takes each recording of the original data, which knows no patients, for another person: someone who has"
+            " several may be in two splits."
+        )
+
     def _info(self):
         allowed = ("sbp", "dbp", "bp") if self.config.name == "paper" else (self.config.name,)
         if self.config.label not in allowed:
@@ -89,7 +93,7 @@ class UciBp(SignalDatasetBuilder):
         folder = self.release_folder(dl_manager)
         records = {}
         for split, name in _FILES.items():
-            found = sorted(folder.rglob(name))
+            found = matching_files(folder, re.escape(name))
             if not found:
                 raise self.not_the_release(folder, f"it has no {name}")
             records[split] = [str(found[0])]
@@ -99,7 +103,7 @@ class UciBp(SignalDatasetBuilder):
         with damaged_if_unreadable(record):
             content = read_variables(record, ["patient", "trial", "SP", "DP", "signal"])
             signal, sbp, dbp, patients, trials = _checked(Path(record), content)
-            trial_numbers = np.array([float(int(trial.rpartition("_")[2])) for trial in trials])
+            trial_numbers = np.array([_trial_number(Path(record), *trial) for trial in enumerate(trials)])
         for first in range(0, len(signal), _ROWS_PER_TABLE):
             rows = slice(first, first + _ROWS_PER_TABLE)
             pressures = np.stack([sbp[rows], dbp[rows]], axis=1)
@@ -117,6 +121,13 @@ class UciBp(SignalDatasetBuilder):
                 sbp=pressures[:, 0],
                 dbp=pressures[:, 1],
             )
+
+
+def _trial_number(path: Path, row: int, trial: str) -> float:
+    number = trial.rpartition("_")[2]
+    if not number.isdecimal():
+        raise DamagedRecordError(f"{path}, row {row + 1} of `trial`: {str(trial)!r} does not end in a number.")
+    return float(number)
 
 
 def _checked(path: Path, content: dict) -> tuple[np.ndarray, ...]:

@@ -1,28 +1,31 @@
 """Synchronous ECG and PPG from any folder of WFDB records, such as the MIMIC waveforms or the CinC Challenge 2015."""
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import datasets
 import numpy as np
 import wfdb
 
-from cmssl_hf.building.dataset_builder import (
-    DamagedRecordError,
-    SignalDatasetBuilder,
-    WindowedConfig,
-    damaged_if_unreadable,
-    pair_features,
-)
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, pair_features
+from cmssl_hf.building.errors import DamagedRecordError
+from cmssl_hf.building.release_files import beside, matching_files
+from cmssl_hf.building.wfdb_records import read_header, read_record
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
-from cmssl_hf.models.cmssl.recordings_cmssl import refuse_unsafe_header
 from cmssl_hf.signals import CHANNEL_PATTERNS, first_match, resample
 
 
+logger = logging.getLogger(__name__)
+
 # Recordings may last for days; this much of one is in memory at a time.
 _SLICE_SECONDS = 600
+# Samples on either side of a slice from which resampling reads: ten, and some more for what is between two rates.
+_MARGIN_SAMPLES = 32
+#: Name of a person's folder in the MIMIC waveform databases: `p10/p10014354/...` and `p00/p000020/...`.
+_MIMIC_SUBJECT = re.compile(r"p\d{6}|p\d{8}")
 
 
 @dataclass
@@ -33,14 +36,17 @@ class WfdbPairsConfig(WindowedConfig):
         ecg_patterns: regular expressions that a whole channel name must match, whatever its case, without the commas and
             spaces around it. Of all channels the one that matches the earliest expression is taken.
         ppg_patterns: the same for the PPG.
-        subject: `"record"`, the record's name; `"folder"`, the folder that holds it; or a regular expression whose first
-            group (or whole match), searched in the path relative to `data_dir`, is the subject: `"p[0-9]{6}"` for MIMIC.
+        subject: whose a record is. `None`: that of its folder, where records lie in folders (the topmost of those in which
+            they differ, or the person's folder of MIMIC); a record outside of folders is taken for another person.
+            `"record"`: each record is of another person. `"folder"`: the folder that holds it is the subject. Or a regular
+            expression whose first group (or whole match), searched in the path relative to `data_dir`, is the subject, such
+            as `"([^/_]+)_[^/]*$"` for files named `subject_session`.
     """
 
     max_damaged_share: float = 0.05
     ecg_patterns: Sequence[str] = CHANNEL_PATTERNS["ecg"]
     ppg_patterns: Sequence[str] = CHANNEL_PATTERNS["ppg"]
-    subject: str = "record"
+    subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,33 +73,52 @@ class WfdbPairs(SignalDatasetBuilder):
         "Such records are found at https://physionet.org, for example https://physionet.org/content/challenge-2015/."
     )
 
+    @property
+    def subject_note(self):
+        if self.config.subject is None:
+            return (
+                "Records in one folder are taken for those of one person, and each record outside of folders for another person:"
+                " someone who has several of these may be in two splits."
+            )
+        if self.config.subject == "record":
+            return "Each record is taken for another person: someone who has several may be in two splits."
+        return f"No subject, as `subject={self.config.subject!r}` tells them apart, is in two splits."
+
     def _info(self):
         return datasets.DatasetInfo(
-            description=__doc__,
+            description=f"{__doc__}\n\n{self.subject_note}",
             features=pair_features(ecg_channel=datasets.Value("string"), ppg_channel=datasets.Value("string")),
         )
 
     def _list_records(self, dl_manager):
+        for option in ("ecg_patterns", "ppg_patterns", "subject"):
+            patterns = getattr(self.config, option)
+            for pattern in [patterns] if isinstance(patterns, str) else patterns or []:
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"`{option}`: {pattern!r} is not a regular expression: {error}.") from error
         folder = self.release_folder(dl_manager)
-        headers = {path: _read_header_if_whole(path) for path in sorted(folder.rglob("*.hea"))}
+        headers = {path: _read_header_if_whole(path) for path in matching_files(folder, r".*\.hea")}
         if not headers:
             raise self.not_the_release(folder, "it holds no WFDB headers (*.hea)")
         parts = {
-            path.with_name(f"{name}.hea")
+            segment
             for path, header in headers.items()
             if isinstance(header, wfdb.MultiRecord)
-            for name in header.seg_name
+            for segment in _segment_headers(path, header)
         }
+        record_ids = {
+            path: path.relative_to(folder).with_suffix("").as_posix() for path in headers if path not in parts
+        }
+        subjects = self._subjects([*record_ids.values()])
         segments = {}
-        for path, header in headers.items():
-            if path not in parts:
-                record_id = path.relative_to(folder).with_suffix("").as_posix()
-                subject_id = self._subject(record_id)
-                usable = self._usable_segments(path, header, headers, record_id, subject_id)
-                if usable:
-                    segments.setdefault(subject_id, []).extend(usable)
-                else:
-                    self.skip_record(record_id, "no ECG and PPG channels")
+        for path, record_id in record_ids.items():
+            usable = self._usable_segments(path, headers, record_id, subjects[record_id])
+            if usable:
+                segments.setdefault(subjects[record_id], []).extend(usable)
+            else:
+                self.skip_record(record_id, "no ECG and PPG channels")
         if not segments:
             raise self.not_the_release(
                 folder,
@@ -102,7 +127,8 @@ class WfdbPairs(SignalDatasetBuilder):
             )
         return self.config.divide(segments)
 
-    def _usable_segments(self, path, header, headers, record_id, subject_id) -> list[Segment]:
+    def _usable_segments(self, path, headers, record_id, subject_id) -> list[Segment]:
+        header = headers[path]
         if not isinstance(header, wfdb.MultiRecord):
             parts = [(path, 0.0)]
         else:
@@ -110,8 +136,10 @@ class WfdbPairs(SignalDatasetBuilder):
             times = (np.cumsum(lengths) - lengths) / header.fs
             # `~` is a gap and a segment of no length the layout of the others.
             parts = [
-                (path.with_name(f"{name}.hea"), float(time))
-                for name, length, time in zip(header.seg_name, lengths, times)
+                (part, float(time))
+                for part, name, length, time in zip(
+                    _segment_headers(path, header), header.seg_name, lengths, times, strict=True
+                )
                 if name != "~" and length > 0
             ]
         return [
@@ -121,70 +149,133 @@ class WfdbPairs(SignalDatasetBuilder):
             if headers.get(part) is None or None not in self._channels(headers[part])
         ]
 
-    def _subject(self, record_id: str) -> str:
-        if self.config.subject == "record":
-            return record_id.split("/")[-1]
-        if self.config.subject == "folder":
-            return record_id.rpartition("/")[0] or "."
-        match = re.search(self.config.subject, record_id)
-        if match is None:
-            raise ValueError(f"`subject={self.config.subject!r}` is not found in the path of record {record_id}.")
-        return match.group(1 if match.re.groups else 0)
+    def _subjects(self, record_ids: list[str]) -> dict[str, str]:
+        """The subject of each record."""
+        option = self.config.subject
+        if option is None:
+            subjects = _subjects_by_folder(record_ids)
+            alone = sum("/" not in record_id for record_id in _below_common_folder(record_ids).values())
+            if alone and len(set(subjects.values())) > 1:
+                logger.warning(
+                    "%s: %d records lie in no folder of a person, and each is taken for another person. Pass `subject` if some"
+                    " are of the same one.",
+                    self.name,
+                    alone,
+                )
+            return subjects
+        if option == "record":
+            return _below_common_folder(record_ids)
+        if option == "folder":
+            return {record_id: record_id.rpartition("/")[0] or "." for record_id in record_ids}
+        subjects = {}
+        for record_id in record_ids:
+            match = re.search(option, record_id)
+            subject = match and match.group(1 if match.re.groups else 0)
+            if not subject:
+                raise ValueError(f"`subject={option!r}` is not found in the path of record {record_id}.")
+            subjects[record_id] = subject
+        return subjects
 
     def _channels(self, header: wfdb.Record) -> tuple[int | None, int | None]:
         names = [(name or "").strip(" ,") for name in header.sig_name or []]
         return first_match(names, self.config.ecg_patterns), first_match(names, self.config.ppg_patterns)
 
     def _record_tables(self, record, counter):
-        header = _read_header(Path(record.path))
-        if not header.sig_len:
-            raise DamagedRecordError(f"{record.path} does not state the number of samples.")
+        path = Path(record.path)
+        header = read_header(path)
         channels = self._channels(header)
-        names = [header.sig_name[channel].strip(" ,") for channel in channels]
+        if None in channels:
+            raise DamagedRecordError(f"{path} has no ECG and PPG channels; it has {header.sig_name}.")
+        whole = None
+        if header.sig_len is None:
+            # Only reading it tells how long it is.
+            whole = _read_signals(path, channels)
         # A frame holds one or several samples of each channel, so channels may have different rates.
-        samples_per_frame = [header.samps_per_frame[channel] for channel in channels]
-        rates = [float(header.fs * number) for number in samples_per_frame]
-        window, stride = self.config.window_and_stride(header.fs)
-        starts = np.array(window_starts(header.sig_len, window, stride))
-        windows_per_slice = max(1, int(_SLICE_SECONDS * header.fs) // stride)
+        per_frame = np.array([header.samps_per_frame[channel] for channel in channels])
+        num_frames = header.sig_len if whole is None else len(whole[0]) // int(per_frame[0])
+        # Windows are counted in samples of the faster channel, to whose rate the slower one is brought.
+        fastest = int(per_frame.max())
+        rate = float(header.fs * fastest)
+        window, stride = self.config.window_and_stride(rate)
+        starts = np.array(window_starts(num_frames * fastest, window, stride), dtype=np.int64)
+        windows_per_slice = max(1, int(_SLICE_SECONDS * rate) // stride)
         for first in range(0, len(starts), windows_per_slice):
             some = starts[first : first + windows_per_slice]
-            with damaged_if_unreadable(record.path):
-                signals = _read_signals(record.path, channels, some[0], some[-1] + window)
+            margin = 0 if (per_frame == fastest).all() else -(-_MARGIN_SAMPLES // int(per_frame.min()))
+            begin = max(0, int(some[0]) // fastest - margin)
+            end = min(num_frames, -(-int(some[-1] + window) // fastest) + margin)
+            if whole is None:
+                signals = _read_signals(path, channels, sampfrom=begin, sampto=end)
+            else:
+                signals = [signal[begin * n : end * n] for signal, n in zip(whole, per_frame)]
             windows = [
-                cut_windows(signal, (some - some[0]) * number, window * number)
-                for signal, number in zip(signals, samples_per_frame)
+                _raw_windows(signal, some - begin * fastest, window, int(n), fastest)
+                for signal, n in zip(signals, per_frame)
             ]
             kept = usable_windows(windows, counter)
-            ecg, ppg = (resample(cut[kept], rate, max(rates)) for cut, rate in zip(windows, rates))
+            ecg, ppg = (
+                cut[kept]
+                if n == fastest
+                else cut_windows(_resampled(signal, int(n), fastest), (some - begin * fastest)[kept], window)
+                for signal, cut, n in zip(signals, windows, per_frame)
+            )
             yield self.to_table(
                 ecg=ecg,
                 ppg=ppg,
-                sampling_rate=max(rates),
+                sampling_rate=rate,
                 subject_id=record.subject_id,
                 record_id=record.record_id,
-                start_time=record.start_time + some[kept] / header.fs,
-                ecg_channel=names[0],
-                ppg_channel=names[1],
+                start_time=record.start_time + some[kept] / rate,
+                ecg_channel=header.sig_name[channels[0]].strip(" ,"),
+                ppg_channel=header.sig_name[channels[1]].strip(" ,"),
             )
 
 
-def _read_header(path: Path) -> wfdb.Record | wfdb.MultiRecord:
-    with damaged_if_unreadable(path):
-        refuse_unsafe_header(path)
-        return wfdb.rdheader(str(path.with_suffix("")))
+def _segment_headers(path: Path, header: wfdb.MultiRecord) -> list[Path]:
+    return [beside(path, f"{name}.hea") for name in header.seg_name]
+
+
+def _below_common_folder(record_ids: Sequence[str]) -> dict[str, str]:
+    """Each path without the folders that all have in common."""
+    folders = [PurePosixPath(record_id).parts[:-1] for record_id in record_ids]
+    number = 0
+    while len({parts[: number + 1] for parts in folders}) == 1 and all(len(parts) > number for parts in folders):
+        number += 1
+    return {record_id: "/".join(PurePosixPath(record_id).parts[number:]) for record_id in record_ids}
+
+
+def _subjects_by_folder(record_ids: Sequence[str]) -> Mapping[str, str]:
+    subjects = {}
+    for record_id, below in _below_common_folder(record_ids).items():
+        folders = PurePosixPath(record_id).parts[:-1]
+        of_mimic = [name for name in folders if _MIMIC_SUBJECT.fullmatch(name)]
+        subjects[record_id] = of_mimic[0] if of_mimic else below.partition("/")[0]
+    return subjects
 
 
 def _read_header_if_whole(path: Path) -> wfdb.Record | wfdb.MultiRecord | None:
     try:
-        return _read_header(path)
+        return read_header(path)
     except DamagedRecordError:
         return None
 
 
-def _read_signals(path: str, channels: Sequence[int], first: int, end: int) -> list[np.ndarray]:
-    """Channels between two frames, each at its own rate, in physical units with NaN where a sample is invalid."""
-    record = wfdb.rdrecord(
-        path.removesuffix(".hea"), sampfrom=first, sampto=end, channels=[*channels], smooth_frames=False
-    )
-    return record.e_p_signal
+def _read_signals(path: Path, channels: Sequence[int], **options: int) -> list[np.ndarray]:
+    """Channels, each at its own rate, in physical units with NaN where a sample is invalid."""
+    return read_record(path, channels=[*channels], smooth_frames=False, **options).e_p_signal
+
+
+def _raw_windows(signal: np.ndarray, starts: np.ndarray, window: int, per_frame: int, fastest: int) -> np.ndarray:
+    """All samples of a channel within windows that are given in samples of the fastest one."""
+    length = -(-window * per_frame // fastest)
+    first = np.minimum(starts * per_frame // fastest, len(signal) - length)
+    return cut_windows(signal, first, length)
+
+
+def _resampled(signal: np.ndarray, per_frame: int, fastest: int) -> np.ndarray:
+    """Whole frames of a channel at the rate of the fastest one; what is missing, whose windows are left out, is bridged."""
+    known = np.isfinite(signal)
+    if not known.all():
+        positions = np.arange(len(signal))
+        signal = np.interp(positions, positions[known], signal[known]) if known.any() else np.zeros(len(signal))
+    return resample(signal, per_frame, fastest)

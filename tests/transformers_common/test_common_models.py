@@ -129,6 +129,13 @@ class EncoderModelsTest(SignalModelTests, TrainingTesterMixin, unittest.TestCase
         return self._prepare_for_class(inputs, CMSSLEncoderForPreTraining, return_labels=True)
 
 
+class ConvolutionalEncoderModelsTest(EncoderModelsTest):
+    def setUp(self):
+        self.model_tester = SignalModelTester(
+            CMSSLEncoderConfig, ("ppg",), patch_embedding="conv", position_embedding="conv"
+        )
+
+
 class TokenizerModelTest(SignalModelTests, unittest.TestCase):
     all_model_classes = (CMSSLTokenizerModel,)
 

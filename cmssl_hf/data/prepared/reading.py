@@ -17,7 +17,9 @@ from .storage import restore_samples
 from .writing import MANIFEST_FILE, PLAN_FILE
 
 
-def load_prepared(folder: str | os.PathLike, *, cache_dir: str | os.PathLike | None = None) -> datasets.DatasetDict:
+def load_prepared(
+    folder: str | os.PathLike, *, cache_dir: str | os.PathLike | None = None, num_proc: int | None = None
+) -> datasets.DatasetDict:
     """Loads a prepared folder, memory-mapped.
 
     The first call copies the shards to Arrow files in the cache of `datasets`, with samples as float32 whatever their type
@@ -26,6 +28,7 @@ def load_prepared(folder: str | os.PathLike, *, cache_dir: str | os.PathLike | N
     Args:
         folder: the `output_dir` of the preparation.
         cache_dir: folder of the Arrow files; the one of `datasets` if left out.
+        num_proc: number of processes that copy.
 
     Returns:
         For each split the columns `input_values` (list of channels of float32 samples at the feature extractor's rate),
@@ -42,7 +45,7 @@ def load_prepared(folder: str | os.PathLike, *, cache_dir: str | os.PathLike | N
         data_dir=str(folder),
         hash=hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()[:16],
     )
-    builder.download_and_prepare()
+    builder.download_and_prepare(num_proc=num_proc)
     return builder.as_dataset()
 
 

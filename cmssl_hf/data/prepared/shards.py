@@ -17,7 +17,7 @@ from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, SplitCounts
 from cmssl_hf.building.windows import DropCounter
 
 from ...models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from ..features import QUALITY, columns_of_channels, extract_table
+from ..features import QUALITY, columns_of_channels, extract_table, name_records
 from .storage import SampleDtype, StorageError, store_samples
 
 
@@ -101,7 +101,8 @@ class ShardWriter:
         num_windows, extracted = 0, []
         for table in self.builder.read_records([record], SplitCounts()):
             if num_windows < _SAMPLED_WINDOWS:
-                extracted += self._extract(table.slice(0, _SAMPLED_WINDOWS - num_windows), DropCounter())
+                usable = self._extract(table.slice(0, _SAMPLED_WINDOWS - num_windows), DropCounter())
+                extracted += [usable] if len(usable) else []
             num_windows += len(table)
         return num_windows, extracted
 
@@ -129,11 +130,10 @@ class ShardWriter:
         counts = SplitCounts(summary.windows, summary.damaged_records)
         with self._open(temporary, self.dtype) as writer:
             for table in _regroup(self.builder.read_records(records, counts)):
-                for extracted in self._extract(table, summary.windows):
-                    stored, error = store_samples(extracted, self.dtype)
-                    writer.write_table(stored.select(writer.schema.names).cast(writer.schema))
-                    summary.num_windows += len(stored)
-                    summary.error.add(error)
+                stored, error = store_samples(self._extract(table, summary.windows), self.dtype)
+                writer.write_table(stored.select(writer.schema.names).cast(writer.schema))
+                summary.num_windows += len(stored)
+                summary.error.add(error)
             writer.add_key_value_metadata({_SUMMARY_KEY: summary.to_json()})
         os.replace(temporary, path)
         return summary
@@ -143,18 +143,20 @@ class ShardWriter:
         strings = [column.name for column in schema if pa.types.is_string(column.type)]
         return pq.ParquetWriter(target, schema, use_dictionary=strings, **_PARQUET_OPTIONS)
 
-    def _extract(self, table: pa.Table, counter: DropCounter) -> Iterator[pa.Table]:
-        try:
-            yield extract_table(table, self.feature_extractor, self._columns)
-        except ValueError as error:
-            if len(table) == 1:
-                counter["rejected"] += 1
-                logger.warning("%s: window rejected: %s", self.builder.name, error)
-                return
-            # Halves, until the window that cannot be used is alone.
-            middle = len(table) // 2
-            yield from self._extract(table.slice(0, middle), counter)
-            yield from self._extract(table.slice(middle), counter)
+    def _extract(self, table: pa.Table, counter: DropCounter) -> pa.Table:
+        extracted, problems = extract_table(table, self.feature_extractor, self._columns)
+        if problems:
+            counter["rejected"] += len(problems)
+            records = [str(table["record_id"][row]) for row in sorted(problems)]
+            logger.warning(
+                "%s: %d windows rejected, of %s. In record %s: %s",
+                self.builder.name,
+                len(problems),
+                name_records(records),
+                records[0],
+                problems[min(problems)],
+            )
+        return extracted
 
 
 def temporary_name(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """From a release to Parquet shards of `input_values`: resumable, and divided over processes and machines.
 
     preparation = Preparation(builder, feature_extractor, "prepared/pulsedb", dtype="int16")
-    plan = preparation.plan(preparation.estimate())                       # in one process
+    plan = preparation.load_plan() or preparation.make_plan(preparation.estimate())    # in one process
     for summary in preparation.run(plan, process_index, num_processes):   # in every process, each with its part of the shards
         ...
     preparation.finish(plan)                                              # in one process, after all others
@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-import cmssl_hf
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.tasks import TASKS
 
@@ -36,6 +35,9 @@ from .storage import SAMPLE_DTYPES, SampleDtype, StorageError
 
 PLAN_FILE = "preparation_plan.json"
 MANIFEST_FILE = "manifest.json"
+
+#: Raised when feature extraction makes other `input_values`, or they are stored otherwise.
+FEATURE_EXTRACTION_VERSION = 1
 
 _SAMPLED_RECORDS = 12
 # A file that is being written is never this old.
@@ -142,7 +144,8 @@ class Preparation:
             "feature_extractor": self.feature_extractor.to_dict(),
             "dtype": self.dtype,
             "records": hashlib.sha256(listing.encode()).hexdigest()[:16],
-            "library_version": cmssl_hf.__version__,
+            "builder_version": self.builder.code_version(),
+            "feature_extraction_version": FEATURE_EXTRACTION_VERSION,
         }
         return json.loads(json.dumps(settings, default=str))
 

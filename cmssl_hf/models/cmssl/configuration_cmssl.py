@@ -1,5 +1,6 @@
 """Configurations of the CM-SSL tokenizer (stage 1) and encoder (stages 2 and 3)."""
 
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -58,6 +59,12 @@ def _check_layers(**numbers: int) -> None:
     for name, number in numbers.items():
         if not 0 <= number <= _MOST_LAYERS:
             raise ValueError(f"`{name}` must lie between 0 and {_MOST_LAYERS}, but is {number}.")
+
+
+def _check_sizes(config: PreTrainedConfig, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"`{name}` must be positive, but is {getattr(config, name)}.")
 
 
 def _check_heads(hidden_size: int, num_attention_heads: int) -> None:
@@ -162,6 +169,11 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
     def validate_consistency(self):
         """Part of the `@strict` validation: the fields must fit each other."""
         _check_channels(self.channels)
+        _check_sizes(
+            self,
+            *("sampling_rate", "patch_size", "hidden_size", "num_attention_heads", "num_decoder_attention_heads"),
+            *("intermediate_size", "decoder_mlp_size", "codebook_size", "codebook_dim"),
+        )
         _check_layers(num_hidden_layers=self.num_hidden_layers, num_decoder_layers=self.num_decoder_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
         _check_heads(self.hidden_size, self.num_decoder_attention_heads)
@@ -170,6 +182,8 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
                 f"`channel_loss_weights` must hold one weight per channel {self.channels}, but is"
                 f" {self.channel_loss_weights}."
             )
+        if not 0 <= self.ema_decay <= 1:
+            raise ValueError(f"`ema_decay` must lie between 0 and 1, but is {self.ema_decay}.")
         if not self.use_code_projection and self.codebook_dim != self.hidden_size:
             raise ValueError(
                 f"Without code projection `codebook_dim` ({self.codebook_dim}) must equal `hidden_size`"
@@ -193,6 +207,13 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             Rate of the input in Hz.
         patch_size (`int`, *optional*, defaults to 125):
             Samples per patch and channel.
+        patch_embedding (`"linear"` or `"conv"`, *optional*, defaults to `"linear"`):
+            What the transformer is given of a patch: its samples (published), or what a stack of convolutions, one per
+            prime factor of `patch_size`, makes of it and its neighbours. With few recordings convolutions learn much
+            faster: they know a beat wherever in the patch it lies.
+        position_embedding (`"sinusoidal"` or `"conv"`, *optional*, defaults to `"sinusoidal"`):
+            Fixed absolute positions (published), or a convolution over patches, which sees where they lie relative to each
+            other.
         hidden_size (`int`, *optional*, defaults to 256):
             Width of the transformer.
         num_hidden_layers (`int`, *optional*, defaults to 12):
@@ -252,6 +273,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     channels: list[str] | tuple[str, ...] = ("ppg",)
     sampling_rate: int = 125
     patch_size: int = 125
+    patch_embedding: Literal["linear", "conv"] = "linear"
+    position_embedding: Literal["sinusoidal", "conv"] = "sinusoidal"
     hidden_size: int = 256
     num_hidden_layers: int = 12
     num_attention_heads: int = 4
@@ -294,13 +317,23 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     def validate_consistency(self):
         """Part of the `@strict` validation: the fields must fit each other."""
         _check_channels(self.channels)
+        _check_sizes(
+            self,
+            *("sampling_rate", "patch_size", "hidden_size", "num_attention_heads", "intermediate_size"),
+            *("codebook_size", "codes_per_patch", "num_pooled_rhythms", "huber_delta"),
+        )
         _check_layers(num_hidden_layers=self.num_hidden_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
         for name in ("label_mean", "label_std"):
             values = getattr(self, name)
             if isinstance(values, (list, tuple)) and len(values) != self.num_labels:
                 raise ValueError(f"`{name}` must hold one value per label ({self.num_labels}), but is {values}.")
-        if self.piece_seconds is not None and self.piece_samples < self.patch_size:
+        means = self.label_mean if isinstance(self.label_mean, (list, tuple)) else [self.label_mean]
+        if any(value is not None and not math.isfinite(value) for value in means):
+            raise ValueError(f"`label_mean` must be finite, but is {self.label_mean}.")
+        if self.piece_seconds is not None and not (
+            math.isfinite(self.piece_seconds) and self.piece_samples >= self.patch_size
+        ):
             raise ValueError(
                 f"`piece_seconds` ({self.piece_seconds}) must hold at least one patch of {self.patch_size} samples."
             )
@@ -308,8 +341,6 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             raise ValueError(
                 f"`class_weights` must hold one weight per class ({self.num_labels}), but is {self.class_weights}."
             )
-        if not self.huber_delta > 0:
-            raise ValueError(f"`huber_delta` must be positive, but is {self.huber_delta}.")
         deviations = self.label_std if isinstance(self.label_std, (list, tuple)) else [self.label_std]
         if any(value is not None and not value > 0 for value in deviations):
             raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")

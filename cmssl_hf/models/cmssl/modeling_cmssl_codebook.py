@@ -44,9 +44,14 @@ class CMSSLCodebook(nn.Module):
         """Vectors `(..., codebook_dim)` of `codes (...)`."""
         return nn.functional.embedding(codes, self.weight)
 
-    @torch.no_grad()
     def update(self, latents: torch.Tensor, codes: torch.Tensor, real: torch.Tensor | None = None) -> None:
-        """Moves the codebook towards the latents of one training step, summed over all processes.
+        """Moves the codebook towards the latents of one training step: [`follow`] with the [`totals`] of a single batch."""
+        self.follow(self.totals(latents, codes, real))
+
+    @torch.no_grad()
+    def totals(self, latents: torch.Tensor, codes: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        """Sum and number of the latents that chose each code, `(codebook_size, codebook_dim + 1)`, the number last. Totals of
+        several batches may be added up.
 
         Args:
             latents: unit vectors `(..., codebook_dim)`.
@@ -59,6 +64,11 @@ class CMSSLCodebook(nn.Module):
         # One tensor [sums | counts], so that processes exchange a single message.
         totals = torch.zeros(self.weight.shape[0], self.weight.shape[1] + 1, device=latents.device)
         totals.index_add_(0, codes, torch.cat((latents * weights[:, None], weights[:, None]), dim=1))
+        return totals
+
+    @torch.no_grad()
+    def follow(self, totals: torch.Tensor) -> None:
+        """Moves the codebook by the [`totals`] of one training step, summed over all processes; `totals` is overwritten."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(totals)
         self.vector_sum.lerp_(totals[:, :-1], 1 - self.ema_decay)

@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cmssl import CMSSLEncoderConfig
-from .hub_cmssl import RunRecordMixin
+from .hub_cmssl import HubModelMixin
 from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
 from .modeling_cmssl_layers import (
     CMSSLAttention,
@@ -28,9 +28,10 @@ from .modeling_cmssl_layers import (
 )
 from .modeling_cmssl_pieces import cut_into_pieces, join_pieces
 from .modeling_cmssl_pooling import CMSSLPooling
+from .modeling_cmssl_stem import CMSSLPositionalConvolution, CMSSLStem
 
 
-class CMSSLEncoderPreTrainedModel(RunRecordMixin, PreTrainedModel):
+class CMSSLEncoderPreTrainedModel(HubModelMixin, PreTrainedModel):
     """The abilities that transformers asks a model about."""
 
     config_class = CMSSLEncoderConfig
@@ -57,7 +58,14 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
 
     def __init__(self, config: CMSSLEncoderConfig):
         super().__init__(config)
-        self.patch_projection = nn.Linear(len(config.channels) * config.patch_size, config.hidden_size)
+        self.stem = self.positional_convolution = None
+        patch_width = len(config.channels) * config.patch_size
+        if config.patch_embedding == "conv":
+            self.stem = CMSSLStem(config)
+            patch_width = self.stem.output_size
+        self.patch_projection = nn.Linear(patch_width, config.hidden_size)
+        if config.position_embedding == "conv":
+            self.positional_convolution = CMSSLPositionalConvolution(config)
         # Published stochastic depth grows linearly from the first layer to the last.
         last = max(config.num_hidden_layers - 1, 1)
         self.layers = nn.ModuleList(
@@ -82,13 +90,19 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
 
         Returns:
             `last_hidden_state` of shape `(batch, num_patches, hidden_size)` and `pooler_output` of shape
-            `(batch, hidden_size)`, its mean over real patches.
+            `(batch, hidden_size)`, its mean over real patches. `output_attentions=True` needs `attn_implementation="eager"`:
+            with any other, transformers warns once, and there are none.
         """
         signals = mask_signals(input_values.to(self.dtype), attention_mask)
         patches = patch_signals(signals, self.config.patch_size, len(self.config.channels))
         real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
+        if self.stem is not None:
+            patches = self.stem(signals, attention_mask)
         hidden_states = self.patch_projection(patches)
-        positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
+        if self.positional_convolution is not None:
+            positions = self.positional_convolution(hidden_states, real)
+        else:
+            positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
         for layer in self.layers:
@@ -180,13 +194,34 @@ class CMSSLClassificationHead(nn.Module):
         return self.out_proj(features)
 
 
+#: Root mean square of a batch of labels, 1 if they are standardised, above which they are taken for physical units.
+_LARGEST_STANDARDIZED = 5.0
+
+
+def _refuse_raw_labels(labels: torch.Tensor) -> None:
+    size = labels.square().mean().sqrt()
+    if size > _LARGEST_STANDARDIZED:
+        raise ValueError(
+            f"A regression is learnt on standardised labels, but the root mean square of these is {size:.3g}, and the config says"
+            " nothing of them: set `label_mean` and `label_std` in it to the mean and the standard deviation of the training"
+            " labels (0 and 1 to train on labels as they are). The model then answers in the labels' unit."
+        )
+
+
 class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     """
     Encoder with a head on its pooled patches (stage 3): regression with one or several outputs, multi-class or
     multi-label classification, by `config.problem_type`.
 
     Regression is learnt on standardised labels; `config.label_mean` and `config.label_std` turn the outputs back, so that
-    logits and labels are both in physical units (bpm, mmHg).
+    logits and labels are both in physical units (bpm, mmHg). Whoever trains with a `Trainer` of their own gives them when
+    loading; a new head answers about 0 and would take thousands of steps to climb to 75 bpm:
+
+    ```python
+    AutoModelForSequenceClassification.from_pretrained(
+        encoder, num_labels=1, problem_type="regression", label_mean=float(labels.mean()), label_std=float(labels.std())
+    )
+    ```
     """
 
     _auto_class = "AutoModelForSequenceClassification"
@@ -229,7 +264,12 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
                 Multi-label: multi-hot `(batch, num_labels)`.
 
         Returns:
-            `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units.
+            `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units. Where
+            `config.piece_seconds` cuts windows, `hidden_states` and `attentions` are those of the pieces.
+
+        Raises:
+            ValueError: if labels have another shape, or a regression is trained on labels that are far from standardised while
+                `config.label_mean` is not set.
         """
         piece_samples, used = self.config.piece_samples, None
         if piece_samples is not None and input_values.shape[-1] > piece_samples:
@@ -259,12 +299,18 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         problem_type = self._problem_type(labels)
         if problem_type == "single_label_classification":
+            if labels.numel() != len(logits):
+                raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
             weights = self.config.class_weights
             weights = None if weights is None else logits.new_tensor(weights)
             return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
+        if tuple(labels.shape) != tuple(logits.shape) and (logits.shape[1] > 1 or labels.numel() != len(logits)):
+            raise ValueError(f"`labels` must have shape {tuple(logits.shape)}, but has shape {tuple(labels.shape)}.")
         labels = labels.to(logits.dtype).view_as(logits)
         if problem_type == "multi_label_classification":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        if self.training and self.config.label_mean is None:
+            _refuse_raw_labels(labels)
         labels = (labels - self._label_mean(logits)) / self._label_std(logits)
         if self.config.regression_loss == "huber":
             # Divided by delta, so that the slope far from the label, and with it the useful learning rate, stays 1.

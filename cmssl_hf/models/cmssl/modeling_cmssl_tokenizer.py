@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmssl import CMSSLTokenizerConfig
-from .hub_cmssl import RunRecordMixin
+from .hub_cmssl import HubModelMixin
 from .modeling_cmssl_codebook import CMSSLCodebook
 from .modeling_cmssl_layers import (
     CMSSLAttention,
@@ -126,7 +126,7 @@ class CMSSLTokenizerDecoder(nn.Module):
         return self.fc3(self.activation(self.fc2(hidden_states)))
 
 
-class CMSSLTokenizerPreTrainedModel(RunRecordMixin, PreTrainedModel):
+class CMSSLTokenizerPreTrainedModel(HubModelMixin, PreTrainedModel):
     """Weight initialisation and the abilities that transformers asks a model about."""
 
     config_class = CMSSLTokenizerConfig
@@ -164,7 +164,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
     Joint tokenizer of synchronous signals: an encoder, a codebook of unit vectors, and a decoder.
 
     In training mode each forward pass also moves the codebook towards the batch, summed over all processes of
-    `torch.distributed` (see [`CMSSLCodebook.update`]).
+    `torch.distributed` (see [`CMSSLCodebook.update`]), unless `update_codebook=False` leaves that to the caller.
     """
 
     _auto_class = "AutoModel"
@@ -182,6 +182,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         input_values: torch.FloatTensor,
         attention_mask: torch.Tensor | None = None,
         quantize: bool = True,
+        update_codebook: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CMSSLTokenizerOutput:
         r"""
@@ -192,6 +193,9 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
                 1 for real samples, 0 for padding.
             quantize (`bool`, *optional*, defaults to `True`):
                 `False` makes it a plain autoencoder that leaves the codebook alone: the warm start of stage 1.
+            update_codebook (`bool`, *optional*, defaults to `True`):
+                `False` leaves the codebook alone in training mode too, for those who accumulate gradients: the codebook then
+                moves once per optimizer step, by the [`CMSSLCodebook.totals`] of all its batches.
         """
         signals, patches, real = self._patch(input_values, attention_mask)
         latents = self.encoder(patches, real, **kwargs)
@@ -199,7 +203,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         if quantize:
             vectors = self.codebook.lookup(codes)
             commitment_loss = self.config.commitment_weight * self._masked_mean((vectors - latents) ** 2, real)
-            if self.training:
+            if self.training and update_codebook:
                 self.codebook.update(latents.detach(), codes, real)
             # Straight-through estimator: the gradient of the vectors goes to the latents.
             vectors = latents + (vectors - latents).detach()
@@ -232,7 +236,18 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
         return codes if real is None else codes.masked_fill(~real, -100)
 
     def decode(self, codes: torch.LongTensor) -> torch.FloatTensor:
-        """Signals `(batch, channels, samples)` of codes `(batch, num_patches)`; negative codes are taken as padding."""
+        """Signals `(batch, channels, samples)` of codes `(batch, num_patches)`; negative codes are taken as padding.
+
+        Raises:
+            ValueError: if codes have another shape or type, or are not in the codebook.
+        """
+        if codes.ndim != 2 or codes.shape[1] == 0 or codes.is_floating_point():
+            raise ValueError(
+                f"`codes` must be whole numbers of shape (batch, num_patches), but is {codes.dtype} of shape"
+                f" {tuple(codes.shape)}."
+            )
+        if (codes >= self.config.codebook_size).any():
+            raise ValueError(f"`codes` must lie below {self.config.codebook_size}, but reaches {int(codes.max())}.")
         real = codes >= 0
         vectors = self.codebook.lookup(codes.clamp(min=0)).to(self.dtype)
         return unpatch_signals(self.decoder(vectors, real), len(self.config.channels))

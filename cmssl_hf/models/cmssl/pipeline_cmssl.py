@@ -1,218 +1,12 @@
 """Pipelines: recordings of any length to rates, pressures, classes or features, per window and for the whole recording."""
 
-import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
-from transformers.pipelines.base import ChunkPipeline
-from transformers.utils import logging
 
-from .quality_cmssl import find_quality_issues
-from .recordings_cmssl import Recording, read_recording
-from .signal_processing_cmssl import reason_to_drop
-
-
-logger = logging.get_logger(__name__)
-
-#: Window in seconds for models whose config does not say what they were trained on; the published one.
-DEFAULT_WINDOW_SECONDS = 10.0
-#: Each window takes this much memory, whatever the length of the recording.
-LONGEST_WINDOW_SECONDS = 3600.0
-
-
-class PhysiologicalSignalPipeline(ChunkPipeline):
-    r"""
-    Cuts a recording into windows, runs the model on those that can be used, and sums up.
-
-    Args of the pipeline and of each call:
-        sampling_rate (`float`, *optional*):
-            Rate in Hz of inputs that do not state theirs: bare arrays and CSV files.
-        column (`str` or `dict[str, str]`, *optional*):
-            CSV column or WFDB channel to read; found by the model's modality if left out (see `CHANNEL_PATTERNS`).
-        window_seconds (`float`, *optional*):
-            Length of the windows, an hour at most; `config.window_seconds`, the one that the model was trained on, by default.
-        stride_seconds (`float`, *optional*):
-            Distance between the starts of two windows; the length of a window by default. What remains at the end is a
-            shorter, masked window.
-        batch_size (`int`, *optional*, defaults to 1):
-            Windows, also of different recordings, that the model gets at a time.
-
-    Inputs are arrays `(samples,)`, dictionaries, paths of WFDB records or of CSV files (see `read_recording`), or a list
-    or generator of them. The answer to each is a dictionary with
-
-    - `start`, `end` (s): of the recording, which begins at 0;
-    - `value`: the answer for the whole recording, see the subclasses;
-    - `usable_share`: share of the windows' time that the answer rests on, between 0 and 1: how far to trust it;
-    - `windows`: for each window `start`, `end`, `value` and `quality_issues`, a list that is empty for a good one
-      (`find_quality_issues`, e.g. `["ppg_no_pulse"]`), or where `value` is `None` a `reason`: `"missing"` (NaN or infinite
-      samples), `"flat"` (constant over more than half of it), `"short"` (less than one patch, at the end of a recording) or
-      `"not finite"` (the model's answer is not a number).
-
-    Raises:
-        ValueError: if no window of a recording can be used, or for an input that cannot be read; the message names it.
-    """
-
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = True
-    _load_tokenizer = False
-
-    #: Key of the model's output that windows are answered from.
-    _output_name = "logits"
-
-    def _sanitize_parameters(
-        self, sampling_rate=None, column=None, window_seconds=None, stride_seconds=None, **kwargs
-    ):
-        if kwargs:
-            raise TypeError(f"{type(self).__name__} has no parameter {', '.join(kwargs)}.")
-        for name, seconds in (("window_seconds", window_seconds), ("stride_seconds", stride_seconds)):
-            if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-                raise ValueError(f"`{name}` must be a positive number of seconds, but is {seconds!r}.")
-        preprocess = {
-            "sampling_rate": sampling_rate,
-            "column": column,
-            "window_seconds": window_seconds,
-            "stride_seconds": stride_seconds,
-        }
-        return {name: value for name, value in preprocess.items() if value is not None}, {}, {}
-
-    def preprocess(
-        self,
-        source: Any,
-        sampling_rate: float | None = None,
-        column: str | Mapping[str, str] | None = None,
-        window_seconds: float | None = None,
-        stride_seconds: float | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Yields the usable windows of one recording as the model's input of batch size 1."""
-        extractor = self.feature_extractor
-        recording = read_recording(source, extractor.channels, sampling_rate=sampling_rate, column=column)
-        self._check_rates(recording)
-        window_seconds = window_seconds or getattr(self.model.config, "window_seconds", None) or DEFAULT_WINDOW_SECONDS
-        patch_seconds = extractor.patch_size / extractor.sampling_rate
-        if window_seconds < patch_seconds:
-            raise ValueError(
-                f"`window_seconds` ({window_seconds}) must be at least one patch of {patch_seconds:.3g} s."
-            )
-        if window_seconds > LONGEST_WINDOW_SECONDS:
-            raise ValueError(
-                f"`window_seconds` ({window_seconds:g}) must be at most {LONGEST_WINDOW_SECONDS:g}: shorter windows are padded to"
-                " it, and longer recordings are cut into several."
-            )
-        stride_seconds = stride_seconds or window_seconds
-        if stride_seconds * extractor.sampling_rate < 1:
-            raise ValueError(
-                f"`stride_seconds` ({stride_seconds:g}) must be at least one sample of the model's"
-                f" {extractor.sampling_rate:g} Hz."
-            )
-        usable, unusable = [], []
-        for start, end in window_times(recording, window_seconds, stride_seconds):
-            reason = _reason_not_to_use(recording.cut(start, end), recording.sampling_rates, patch_seconds)
-            if reason is None:
-                usable.append((start, end))
-            else:
-                unusable.append({"start": start, "end": end, "value": None, "reason": reason})
-        if not usable:
-            reasons = ", ".join(sorted({window["reason"] for window in unusable})) or "empty"
-            raise ValueError(f"No window of {recording.name} can be used: {reasons}.")
-        # All windows get one length, so that those of different recordings and the last ones fit into one batch.
-        num_samples = math.ceil(round(window_seconds / patch_seconds, 6)) * extractor.patch_size
-        for index, (start, end) in enumerate(usable):
-            is_last = index == len(usable) - 1
-            try:
-                features = extractor(
-                    **recording.cut(start, end),
-                    sampling_rate=recording.sampling_rates,
-                    padding="max_length",
-                    max_length=num_samples,
-                    truncation=True,
-                    return_tensors="pt",
-                )
-            except ValueError as error:
-                raise ValueError(f"{recording.name}, {start:g}-{end:g} s: {error}") from error
-            yield {
-                **features,
-                "start": start,
-                "end": end,
-                "quality_issues": _quality_issues(recording.cut(start, end), recording.sampling_rates),
-                "recording": recording.name,
-                "duration": recording.duration,
-                "unusable": unusable if is_last else None,
-                "is_last": is_last,
-            }
-
-    def _check_rates(self, recording: Recording) -> None:
-        """Refuses rates at which nothing of what the model reads is left, and warns of those at which some is missing."""
-        if not self.feature_extractor.do_band_pass:
-            return
-        for channel, rate in recording.sampling_rates.items():
-            low, high = self.feature_extractor.pass_bands[channel]
-            if rate <= 2 * low:
-                raise ValueError(
-                    f"{recording.name}, at {rate:g} Hz, holds nothing of the {low:g}-{high:g} Hz of {channel} that the model"
-                    " reads."
-                )
-            if rate < 2 * high:
-                logger.warning(
-                    "%s, at %g Hz, holds only frequencies below %g Hz; the model was made for %s of %g-%g Hz.",
-                    recording.name,
-                    rate,
-                    rate / 2,
-                    channel,
-                    low,
-                    high,
-                )
-
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        notes = {
-            name: value for name, value in model_inputs.items() if name not in self.feature_extractor.model_input_names
-        }
-        inputs = {name: model_inputs[name] for name in self.feature_extractor.model_input_names}
-        return {"outputs": self.model(**inputs)[self._output_name], **notes}
-
-    def postprocess(self, model_outputs: list[dict[str, Any]], **parameters: Any) -> dict[str, Any]:
-        """The answer for one recording from the outputs of its usable windows."""
-        last = model_outputs[-1]
-        windows, finite = list(last["unusable"]), []
-        for window in model_outputs:
-            if torch.isfinite(window["outputs"]).all():
-                finite.append(window)
-            else:
-                times = {"start": window["start"], "end": window["end"]}
-                windows.append({**times, "value": None, "reason": "not finite"})
-        if not finite:
-            raise ValueError(f"The model's answer to {last['recording']} is not a number for any window.")
-        outputs = torch.cat([window["outputs"] for window in finite]).float().numpy()
-        durations = np.array([window["end"] - window["start"] for window in finite])
-        answers, summary = self._answer(outputs, durations, **parameters)
-        for window, answer in zip(finite, answers):
-            times = {"start": window["start"], "end": window["end"]}
-            windows.append({**times, **answer, "quality_issues": window["quality_issues"]})
-        windows.sort(key=lambda window: window["start"])
-        total = sum(window["end"] - window["start"] for window in windows)
-        return {
-            "start": 0.0,
-            "end": last["duration"],
-            **summary,
-            "usable_share": float(durations.sum() / total),
-            "windows": windows,
-        }
-
-    def _answer(
-        self, outputs: np.ndarray, durations: np.ndarray, **parameters: Any
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The answers to windows with `outputs (windows, ...)` and `durations (windows,)` in seconds, and the one answer to
-        the recording."""
-        raise NotImplementedError
-
-    @classmethod
-    def serves(cls, config) -> bool:
-        """Whether the saved model with this config can answer."""
-        return True
+from .pipeline_base_cmssl import PhysiologicalSignalPipeline
 
 
 class _LabellingPipeline(PhysiologicalSignalPipeline):
@@ -259,7 +53,8 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
     `"physiological-signal-regression"`: heart rate, respiratory rate, blood pressure and the like.
 
     `value` maps the name of each label to a number in physical units, and `unit` is `config.label_unit`. The value of the whole
-    recording is the median over its windows, weighted by their duration: a few windows spoiled by motion do not move it.
+    recording is the median over the windows that count, weighted by their duration: a few windows spoiled by motion do not
+    move it.
 
     ```python
     >>> from transformers import pipeline
@@ -288,9 +83,13 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
     `scores` maps each label to its probability (softmax for multi-class, sigmoid for multi-label models). `value` is the most
     likely label or, for multi-label models, the list of those with a probability of at least `threshold` (a parameter like
     the others, 0.5 by default). The scores of the whole recording are the mean over its windows, weighted by their duration.
+
+    Windows without a pulse count, unless `excluded_issues` names them: some with atrial fibrillation are flagged so, all with
+    ventricular fibrillation and asystole, and there are models with a class for noise.
     """
 
     _problem_types = ("single_label_classification", "multi_label_classification")
+    _excluded_issues = ("ppg_inverted",)
 
     def _sanitize_parameters(self, threshold=None, **kwargs):
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
@@ -320,29 +119,24 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
 class PhysiologicalSignalFeatureExtractionPipeline(PhysiologicalSignalPipeline):
     r"""
     `"physiological-signal-feature-extraction"`: `value` is the encoder's `pooler_output`, an array `(hidden_size,)`; for the
-    whole recording their mean, weighted by the windows' duration. For the codes of a tokenizer, call its `encode`.
+    whole recording the mean over those that count, weighted by their duration. For the codes of a tokenizer, call its `encode`.
     """
 
     _output_name = "pooler_output"
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not self.serves(self.model.config):
+            raise ValueError(
+                f"{self.model.config.name_or_path or 'This model'} is a tokenizer: call `encode` for its codes."
+            )
+
+    @classmethod
+    def serves(cls, config) -> bool:
+        return config.model_type != "cmssl_tokenizer"
+
     def _answer(self, outputs, durations):
         return [{"value": row} for row in outputs], {"value": np.average(outputs, axis=0, weights=durations)}
-
-
-def window_times(recording: Recording, window_seconds: float, stride_seconds: float) -> Iterator[tuple[float, float]]:
-    """Start and end in seconds of the windows of a recording. The last one ends with it and may be shorter; it is the first
-    that reaches the end."""
-    # Times are sums of fractions: half a sample decides what has reached the end.
-    tolerance = 0.5 / max(recording.sampling_rates.values())
-    for index in range(math.ceil(recording.duration / stride_seconds)):
-        start = index * stride_seconds
-        end = start + window_seconds
-        if end < recording.duration - tolerance:
-            yield start, end
-            continue
-        if start < recording.duration - tolerance:
-            yield start, recording.duration
-        return
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -352,22 +146,6 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     low = values[np.searchsorted(cumulative, 0.5 - 1e-9)]
     high = values[min(np.searchsorted(cumulative, 0.5 + 1e-9), len(values) - 1)]
     return float((low + high) / 2)
-
-
-def _quality_issues(signals: Mapping[str, np.ndarray], sampling_rates: Mapping[str, float]) -> list[str]:
-    return [
-        f"{channel}_{issue}"
-        for channel, signal in signals.items()
-        for issue in find_quality_issues([signal], sampling_rates[channel], channel)[0]
-    ]
-
-
-def _reason_not_to_use(
-    signals: Mapping[str, np.ndarray], sampling_rates: Mapping[str, float], patch_seconds: float
-) -> str | None:
-    if any(len(signal) / sampling_rates[channel] < patch_seconds - 1e-9 for channel, signal in signals.items()):
-        return "short"
-    return next(filter(None, map(reason_to_drop, signals.values())), None)
 
 
 #: The pipeline class of each task, and the Auto class that loads its model.

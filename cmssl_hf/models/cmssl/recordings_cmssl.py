@@ -1,27 +1,28 @@
-"""Recordings as people have them - arrays, dictionaries, WFDB records, CSV files - as the signals that a model reads."""
+"""Recordings as people have them - arrays, tables, WFDB records, text files - as the signals that a model reads."""
 
+import contextlib
 import numbers
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .channels_cmssl import CHANNEL_PATTERNS, choose_channels, first_match, says_another
+from .tables_cmssl import TABLE_SUFFIXES, as_numbers, read_table
+from .time_axis_cmssl import RATE_TOLERANCE, is_time, on_regular_grid, seconds_from
 
-#: Regular expressions for the names of a modality's channels, the preferred ones first: lead II before other leads.
-CHANNEL_PATTERNS: dict[str, tuple[str, ...]] = {
-    "ecg": (
-        r"(ML|LEAD )?II",
-        r"(ML|LEAD )?(I|III|V[1-9]?R?|AV[RLF])|MCL[1-6]?|MV[1-6]",
-        r"(ECG|EKG).*",
-    ),
-    "ppg": (r"(PLETH|PPG).*", r"BVP.*"),
-}
 
 _NEEDS_WFDB = "Reading WFDB records needs wfdb: `pip install wfdb`."
+_KINDS_OF_FILES = (
+    "WFDB records (a header `.hea`) and tables of numbers in text files (`.csv`, `.tsv`, `.txt`, also `.gz`) are read"
+)
+#: Keys of dictionaries and names of columns under which rates stand.
+_RATES = ("sampling_rate", "sampling_frequency", "sample_rate", "fs")
+#: Keys under which it stands what `"signal"` is.
+_DESCRIPTIONS = ("channel", "channel_name", "signal_name", "modality", "lead")
 
 #: Formats of WFDB that are FLAC streams; a sample in any other takes at least a byte.
 _COMPRESSED_FORMATS = ("508", "516", "524")
@@ -56,16 +57,6 @@ class Recording:
             channel: signal[round(start * self.sampling_rates[channel]) : round(end * self.sampling_rates[channel])]
             for channel, signal in self.signals.items()
         }
-
-
-def first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
-    """Position of the first name that wholly matches the earliest possible pattern, whatever its case; `None` if none does.
-    Commas and spaces around a name do not count."""
-    for pattern in patterns:
-        for position, name in enumerate(names):
-            if re.fullmatch(pattern, name.strip(" ,"), re.IGNORECASE):
-                return position
-    return None
 
 
 def refuse_unsafe_header(header: str | os.PathLike) -> None:
@@ -113,20 +104,26 @@ def read_recording(
     sampling_rate: float | None = None,
     column: str | Mapping[str, str] | None = None,
 ) -> Recording:
-    """Reads the channels of a model.
+    """Reads the channels of a model. A channel is found by its name (`CHANNEL_PATTERNS`); what has another name is not read, a
+    single signal whose name says nothing (`signal`, `value`, none) is.
+
+    Where a source holds times - a column called `time`, `t`, `Time [s]`, `timestamp_ms`, `datetime` and the like, or a time
+    index - they state the rate. Irregular samples are interpolated to regular ones, and time without samples becomes NaN.
 
     Args:
         source: one of
 
-            - an array `(samples,)`, for a model of one channel;
+            - an array, tensor or series `(samples,)`, for a model of one channel;
             - a dictionary (a row of a dataset) with an array under `"signal"` or under the name of each channel, and
               `"sampling_rate"`; or with a `"path"`, and `"column"` and `"sampling_rate"` where they are needed;
-            - the path of a WFDB record, with or without `.hea`; its gaps become NaN;
-            - the path of a CSV file (`.csv`, `.csv.gz`) with a header; cells that hold no number become NaN.
+            - a table of pandas or polars;
+            - the path of a WFDB record, with or without `.hea`, or of its signal file; its gaps become NaN;
+            - the path of a table of numbers in a text file (`.csv`, `.tsv`, `.txt`, also `.gz`) with a header: separator,
+              decimal mark and lines of units or comments are found; cells that hold no number become NaN. One column needs no
+              header. `BVP.csv` of an Empatica E4 states its rate.
         channels: `"ecg"` and/or `"ppg"`.
-        sampling_rate: rate in Hz, for sources that do not state theirs.
-        column: name of the CSV column or WFDB channel, or a dictionary from channel to name; found by
-            `CHANNEL_PATTERNS` if left out.
+        sampling_rate: rate in Hz, for sources that do not state theirs. Files and tables must not state another one.
+        column: name of the column, key or WFDB channel, or a dictionary from channel to name.
 
     Raises:
         ValueError: if the source lacks a channel or a rate or holds something else; the message names the source.
@@ -141,40 +138,200 @@ def read_recording(
                 sampling_rate=source.get("sampling_rate", sampling_rate),
                 column=source.get("column", column),
             )
-        return _from_mapping(source, channels, sampling_rate)
+        return _from_mapping(source, channels, sampling_rate, column)
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source).expanduser()
-        if path.name.lower().endswith((".csv", ".csv.gz")):
-            return _from_csv(path, channels, sampling_rate, column)
-        return _from_wfdb(path, channels, sampling_rate, column)
-    return _from_mapping({"signal": source}, channels, sampling_rate)
+        return _from_path(Path(source), channels, sampling_rate, column)
+    if hasattr(source, "columns") and hasattr(source, "__getitem__"):
+        return _from_data_frame(source, channels, sampling_rate, column)
+    if hasattr(source, "to_numpy") and hasattr(source, "name"):
+        return _from_series(source, channels, sampling_rate, column)
+    return _from_mapping({"signal": source}, channels, sampling_rate, None)
 
 
-def _from_mapping(source: Mapping[str, Any], channels: Sequence[str], sampling_rate: float | None) -> Recording:
-    keys = {channel: channel for channel in channels if channel in source}
-    if len(channels) == 1 and "signal" in source:
-        keys.setdefault(channels[0], "signal")
-    missing = [channel for channel in channels if channel not in keys]
-    name = f"the recording {source['record_id']!r}" if "record_id" in source else "the given recording"
-    if missing:
-        raise ValueError(
-            f"The model reads {' and '.join(channels)}, but {name} holds no {' and no '.join(missing)}; it has"
-            f" {', '.join(map(str, source)) or 'nothing'}."
+def _from_path(
+    path: Path, channels: Sequence[str], sampling_rate: float | None, column: str | Mapping[str, str] | None
+) -> Recording:
+    try:
+        path = path.expanduser()
+        header = _header_of(path)
+        exists = path.exists()
+    # The name of somebody's home, or one that is too long.
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if path.name.lower().endswith(TABLE_SUFFIXES):
+        table = read_table(path)
+        return _from_columns(
+            str(path), table.names, table.columns, channels, sampling_rate, column, table.sampling_rate, path.name
         )
+    if header is not None:
+        return _from_wfdb(header, channels, sampling_rate, column)
+    if exists:
+        raise ValueError(f"{path} cannot be read: {_KINDS_OF_FILES}; no header beside it names it.")
+    raise FileNotFoundError(f"There is no file {path} and no WFDB header {path.name}.hea: {_KINDS_OF_FILES}.")
+
+
+def _header_of(path: Path) -> Path | None:
+    """The header of a WFDB record that is given by its name, its header or one of its signal files."""
+    if not path.name:
+        return None
+    for header in (path, path.with_name(f"{path.name}.hea")):
+        if header.suffix == ".hea" and header.is_file():
+            return header
+    header = path.with_suffix(".hea")
+    if header.is_file() and path.name in header.read_text(encoding="ascii", errors="ignore").split():
+        return header
+    return None
+
+
+def _from_mapping(
+    source: Mapping[str, Any],
+    channels: Sequence[str],
+    sampling_rate: float | None,
+    column: str | Mapping[str, str] | None,
+) -> Recording:
+    name = f"the recording {source['record_id']!r}" if "record_id" in source else "the given recording"
+    arrays = {str(key): values for key, values in source.items() if _is_sequence(values)}
+    keys = {channel: channel for channel in channels if channel in source and column is None}
+    if len(channels) == 1 and "signal" in source and column is None:
+        keys.setdefault(channels[0], "signal")
+    described = " ".join(source[key] for key in _DESCRIPTIONS if isinstance(source.get(key), str))
+    keys = {channel: key for channel, key in keys.items() if key != "signal" or not says_another(described, channel)}
+    if missing := [channel for channel in channels if channel not in keys]:
+        try:
+            names = list(arrays)
+            time_positions = [position for position, key in enumerate(names) if is_time(key)]
+            wanted = missing if column is None else channels
+            chosen = choose_channels(names, wanted, column, name, described, time_positions)
+            keys.update({channel: names[position] for channel, position in chosen.items()})
+        except ValueError as error:
+            raise ValueError(
+                f"The model reads {' and '.join(channels)}, but {name} holds no {' and no '.join(missing)}; it has"
+                f" {', '.join(map(str, source)) or 'nothing'}."
+            ) from error
     signals = {channel: _as_signal(source[key], f"`{key}` of {name}") for channel, key in keys.items()}
     if "record_id" not in source:
         name = f"the given recording of {len(next(iter(signals.values()))):,} samples"
-    rate = _checked_rate(source.get("sampling_rate", sampling_rate), name)
-    return Recording(name, signals, dict.fromkeys(signals, rate))
+    stated = next((source[key] for key in _RATES if source.get(key) is not None), None)
+    rate = None if stated is None else _checked_rate(stated, name)
+    times = {key: _as_array(values) for key, values in arrays.items() if is_time(key) and key not in keys.values()}
+    return _timed(
+        signals, times, {} if rate is None else {"sampling_rate": rate}, None if rate else sampling_rate, name
+    )
+
+
+def _is_sequence(values: Any) -> bool:
+    return hasattr(values, "__len__") and not isinstance(values, (str, bytes, Mapping))
+
+
+def _from_data_frame(source, channels, sampling_rate, column) -> Recording:
+    def columns(positions: Sequence[int]) -> list[np.ndarray]:
+        # Labels may be there twice.
+        take = (lambda i: source.iloc[:, i]) if hasattr(source, "iloc") else (lambda i: source[source.columns[i]])
+        return [take(position).to_numpy() for position in positions]
+
+    names = ["" if name is None else str(name) for name in source.columns]
+    return _from_columns(
+        f"the given table of {len(source):,} rows",
+        names,
+        columns,
+        channels,
+        sampling_rate,
+        column,
+        index=_index(source),
+    )
+
+
+def _from_series(source, channels, sampling_rate, column) -> Recording:
+    name = "" if source.name is None else str(source.name)
+    where = f"the given series of {len(source):,} samples"
+    return _from_columns(
+        where, [name], lambda _: [source.to_numpy()], channels, sampling_rate, column, index=_index(source)
+    )
+
+
+def _index(source: Any) -> dict[str, np.ndarray]:
+    """The index of a pandas object, if it is one of times."""
+    index = getattr(source, "index", None)
+    if hasattr(index, "tz_localize"):
+        return {"its index": index.tz_localize(None).to_numpy()}
+    if hasattr(index, "total_seconds") or (isinstance(getattr(index, "name", None), str) and is_time(index.name)):
+        return {"its index" if hasattr(index, "total_seconds") else index.name: index.to_numpy()}
+    return {}
+
+
+def _from_columns(
+    where: str,
+    names: Sequence[str],
+    columns: Callable[[Sequence[int]], list[np.ndarray]],
+    channels: Sequence[str],
+    sampling_rate: float | None,
+    column: str | Mapping[str, str] | None,
+    stated_rate: float | None = None,
+    file_name: str = "",
+    index: Mapping[str, np.ndarray] | None = None,
+) -> Recording:
+    time_positions = [position for position, name in enumerate(names) if is_time(name)]
+    rate_positions = [position for position, name in enumerate(names) if name.strip().lower() in _RATES]
+    positions = choose_channels(names, channels, column, where, file_name, [*time_positions, *rate_positions])
+    wanted = sorted({*positions.values(), *time_positions, *rate_positions})
+    values = dict(zip(wanted, columns(wanted)))
+    signals = {
+        channel: _as_signal(as_numbers(values[position], f"{where}, column {names[position]!r}"), where)
+        for channel, position in positions.items()
+    }
+    times = {**(index or {})}
+    times.update({names[i]: values[i] for i in time_positions if i not in positions.values()})
+    rates = {} if stated_rate is None else {"header": stated_rate}
+    for position in rate_positions:
+        stated = as_numbers(values[position], f"{where}, column {names[position]!r}")
+        if len(stated) and np.nanmin(stated) == np.nanmax(stated):
+            rates[names[position]] = _checked_rate(float(np.nanmin(stated)), where)
+    return _timed(signals, times, rates, sampling_rate, where)
+
+
+def _timed(
+    signals: dict[str, np.ndarray],
+    times: Mapping[str, np.ndarray],
+    stated: Mapping[str, float],
+    sampling_rate: float | None,
+    where: str,
+) -> Recording:
+    """The recording at the rate that its times or else the source or else the caller states; they must not contradict."""
+    rates = dict(stated)
+    num_samples = {len(signal) for signal in signals.values()}
+    # A date alone may tell the days only.
+    for name, values in sorted(times.items(), key=lambda item: item[0].strip().lower() == "date"):
+        if {len(values)} != num_samples or len(values) < 2:
+            continue
+        # Texts that are no numbers may be dates.
+        with contextlib.suppress(ValueError):
+            values = as_numbers(values, name) if values.dtype.kind == "O" else values
+        seconds = seconds_from(values, name)
+        if seconds is None or not np.isfinite(seconds).any() or np.nanmax(seconds) == np.nanmin(seconds):
+            continue
+        regular, rates[f"its times ({name.strip()})"] = on_regular_grid(
+            np.stack([*signals.values()]), seconds, f"{where}, {name.strip()}"
+        )
+        signals = dict(zip(signals, regular))
+        break
+    if not rates:
+        return Recording(where, signals, dict.fromkeys(signals, _checked_rate(sampling_rate, where)))
+    if sampling_rate is not None:
+        rates["`sampling_rate`"] = _checked_rate(sampling_rate, where)
+    *_, rate = [rates[name] for name in rates if name != "`sampling_rate`"]
+    if any(abs(other - rate) > RATE_TOLERANCE * rate for other in rates.values()):
+        told = ", ".join(f"{name} {value:.6g} Hz" for name, value in rates.items())
+        raise ValueError(f"{where} contradicts itself or `sampling_rate`, which can be left out: {told}.")
+    return Recording(where, signals, dict.fromkeys(signals, rate))
 
 
 def _as_signal(values: Any, name: str) -> np.ndarray:
+    signal = _as_array(values)
     try:
-        signal = np.asarray(values)
-        if np.iscomplexobj(signal):
-            raise TypeError("they are complex.")
+        if signal.dtype.kind in "cmM":
+            raise TypeError("they are complex." if signal.dtype.kind == "c" else "they are times.")
         signal = signal.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a 1-d array of numbers: {error}") from error
     if signal.ndim != 1:
         raise ValueError(
@@ -182,6 +339,19 @@ def _as_signal(values: Any, name: str) -> np.ndarray:
             " an array of one."
         )
     return signal
+
+
+def _as_array(values: Any) -> np.ndarray:
+    try:
+        # Tensors of torch, which may be on a GPU or need gradients, and of types that numpy lacks.
+        if hasattr(values, "detach"):
+            values = values.detach().cpu()
+            values = values.double() if values.is_floating_point() else values
+        if isinstance(values, np.ma.MaskedArray):
+            return values.astype(np.float64).filled(np.nan)
+        return values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"The given recording must hold numbers: {error}") from error
 
 
 def _checked_rate(sampling_rate: float | None, name: str) -> float:
@@ -192,55 +362,13 @@ def _checked_rate(sampling_rate: float | None, name: str) -> float:
     raise ValueError(f"`sampling_rate` of {name} must be a positive, finite number of Hz, but is {sampling_rate!r}.")
 
 
-def _chosen(
-    names: Sequence[str], channels: Sequence[str], column: str | Mapping[str, str] | None, where: str
-) -> dict[str, int]:
-    """Position among `names` of each channel."""
-    if isinstance(column, str) and len(channels) > 1:
-        raise ValueError(f"The model reads {' and '.join(channels)}: `column` must give a name for each of them.")
-    wanted = dict.fromkeys(channels, column) if isinstance(column, str) else dict(column or {})
-    positions = {}
-    for channel in channels:
-        patterns = (re.escape(wanted[channel].strip(" ,")),) if channel in wanted else CHANNEL_PATTERNS[channel]
-        position = 0 if len(names) == len(channels) == 1 and not wanted else first_match(names, patterns)
-        if position is None:
-            sought = f"called {wanted[channel]!r}" if channel in wanted else f"that looks like {channel} by its name"
-            raise ValueError(f"{where} has no signal {sought}; it has {', '.join(names)}. `column` names one.")
-        positions[channel] = position
-    return positions
-
-
-def _from_csv(
-    path: Path, channels: Sequence[str], sampling_rate: float | None, column: str | Mapping[str, str] | None
-) -> Recording:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("Reading CSV files needs pandas: `pip install pandas`.") from error
-    rate = _checked_rate(sampling_rate, str(path))
-    try:
-        names = [str(name) for name in pd.read_csv(path, nrows=0).columns]
-        positions = _chosen(names, channels, column, str(path))
-        table = pd.read_csv(path, usecols=sorted(set(positions.values())), low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
-    signals = {
-        channel: pd.to_numeric(table[names[position]], errors="coerce").to_numpy(np.float64)
-        for channel, position in positions.items()
-    }
-    return Recording(str(path), signals, dict.fromkeys(signals, rate))
-
-
 def _from_wfdb(
-    path: Path, channels: Sequence[str], sampling_rate: float | None, column: str | Mapping[str, str] | None
+    header: Path, channels: Sequence[str], sampling_rate: float | None, column: str | Mapping[str, str] | None
 ) -> Recording:
     try:
         import wfdb
     except ImportError as error:
         raise ImportError(_NEEDS_WFDB) from error
-    header = path if path.suffix == ".hea" else path.with_name(f"{path.name}.hea")
-    if not header.is_file():
-        raise FileNotFoundError(f"There is no WFDB header {header}, and {path.name} does not end in `.csv`.")
     try:
         refuse_unsafe_header(header)
         record = wfdb.rdrecord(str(header.with_suffix("")), smooth_frames=False)
@@ -249,7 +377,7 @@ def _from_wfdb(
     # Parsers of damaged files raise almost anything.
     except Exception as error:
         raise ValueError(f"{header} cannot be read as a WFDB record: {type(error).__name__}: {error}") from error
-    positions = _chosen(names, channels, column, str(header))
+    positions = choose_channels(names, channels, column, str(header), f"{header.name} {' '.join(record.units)}")
     signals = {channel: np.asarray(samples[position], np.float64) for channel, position in positions.items()}
     rates = {channel: float(record.fs * record.samps_per_frame[position]) for channel, position in positions.items()}
     if sampling_rate is not None and any(rate != sampling_rate for rate in rates.values()):

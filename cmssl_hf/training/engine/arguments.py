@@ -1,16 +1,13 @@
-"""Arguments that every run has, and how a YAML file and flags become them."""
+"""Arguments that every run has."""
 
-import difflib
 import os
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
+
+from .unsupported import refuse_unsupported
 
 
 @dataclass
@@ -29,7 +26,10 @@ class StageArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     warmup_steps: float = field(default=0.05, metadata={"help": "Warm-up steps, or their share if below 1."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
-    report_to: str | None = field(default="tensorboard", metadata={"help": "Where to log."})
+    # In the order of `TrainingArguments`: `HfArgumentParser` reads flags as the second kind.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
+        default="tensorboard", metadata={"help": "Where to log; several are possible, or `none`.", "nargs": "+"}
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "A loss that is not finite ends the training; here it would be hidden."}
     )
@@ -55,6 +55,7 @@ class StageArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        refuse_unsupported(self)
         # Launched processes on a machine without accelerator find each other only if they are told that there is none.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
@@ -69,68 +70,26 @@ class StageArguments(TrainingArguments):
                 " its evaluation, and a run that continues from it would leave that out. Evaluate by steps, too, or save by"
                 " epochs."
             )
-        if self.save_only_model:
+        if self.early_stopping_patience is not None and (
+            self.eval_strategy == "no" or self.metric_for_best_model is None
+        ):
             raise ValueError(
-                "With `save_only_model` no run could continue from its checkpoints, which hold more than weights."
+                "`early_stopping_patience` needs evaluations (`eval_strategy`) and a `metric_for_best_model`, by which they are"
+                " compared."
             )
         # On a CPU there is nothing to pin for, and torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 
 
-def parse_options(options: dict | str | None) -> dict[str, Any]:
-    """A dictionary from `"name=value,name=value"`, values read as YAML; a dictionary is returned as it is.
+def refuse_idle(arguments: Any, name: str, needed: str, is_on: bool) -> None:
+    """Refuses an argument that would do nothing: it was changed, but what it belongs to is off.
 
-    Raises:
-        ValueError: if a part has no `=`.
+    Args:
+        arguments: a dataclass.
+        name: its field that may be idle.
+        needed: what switches it on, for the message.
+        is_on: whether that is the case.
     """
-    if not options:
-        return {}
-    if isinstance(options, dict):
-        return dict(options)
-    parsed = {}
-    for part in options.split(","):
-        name, separator, value = part.partition("=")
-        if not separator:
-            raise ValueError(f"Options are given as `name=value,name=value`, but got {options!r}.")
-        parsed[name.strip()] = yaml.safe_load(value)
-    return parsed
-
-
-def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """Reads `[file.yaml ...] [--flag value ...]` into one instance of each dataclass; flags override files, and a later file
-    overrides an earlier one.
-
-    Raises:
-        ValueError: if a file is not a YAML mapping or names an argument that does not exist, or a value is of the wrong kind.
-        FileNotFoundError: if a file does not exist.
-    """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    files = []
-    while arguments and not arguments[0].startswith("-"):
-        files.append(Path(arguments.pop(0)))
-    parser = HfArgumentParser(dataclass_types, allow_abbrev=False)
-    actions = {action.dest: action for action in parser._actions}
-    for file in files:
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file} cannot be read as YAML: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{file} must hold `name: value` lines.")
-        unknown = sorted(map(str, set(values) - set(actions)))
-        if unknown:
-            raise ValueError(f"{file} names arguments that do not exist: {', '.join(unknown)}.")
-        for name, value in values.items():
-            # YAML reads 1e-3 as text; argparse converts text, as it does for flags.
-            parser.set_defaults(**{name: value})
-            actions[name].required = False
-    try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
-    # What YAML makes of a slip (nothing, infinity, a list) is compared and converted by transformers unchecked.
-    except (TypeError, OverflowError, yaml.YAMLError) as error:
-        raise ValueError(f"An argument has a value of the wrong kind: {error}") from error
-    if unknown:
-        near = difflib.get_close_matches(unknown[0].lstrip("-"), actions, n=1)
-        hint = f" Did you mean --{near[0]}?" if near else ""
-        raise ValueError(f"There is no argument {unknown[0]}.{hint}")
-    return tuple(parsed)
+    default = next(field.default for field in fields(arguments) if field.name == name)
+    if not is_on and getattr(arguments, name) != default:
+        raise ValueError(f"`{name}` ({getattr(arguments, name)}) does nothing without {needed}.")

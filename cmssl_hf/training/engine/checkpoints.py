@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import upload_folder
 from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerState
@@ -30,6 +31,9 @@ _PARTS = (
     ("scheduler.pt",),
     (TRAINER_STATE_NAME,),
 )
+
+# Of no use to those who load the model.
+_NEEDED_TO_CONTINUE_ONLY = ("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", TRAINER_STATE_NAME, MANIFEST_FILE)
 
 # Hidden from `get_last_checkpoint` and, by its underscore, from uploads to the Hub.
 _UNFINISHED_FOLDER = "_unfinished"
@@ -53,7 +57,7 @@ def write_manifest(folder: Path, num_processes: int = 1) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             _flush_to_disk(path)
-            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     if missing := _missing_part(files, num_processes):
         raise CheckpointError(f"{missing} is missing")
     (folder / MANIFEST_FILE).write_text(json.dumps({"num_processes": num_processes, "files": files}, indent=2))
@@ -96,7 +100,7 @@ def find_damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
-        if _sha256(path) != digest:
+        if sha256_of(path) != digest:
             return f"{name} has changed since it was written"
     return None
 
@@ -122,6 +126,15 @@ def last_whole_checkpoint(run_folder: str | Path) -> str | None:
         checkpoint.rename(aside)
         logger.warning("%s is damaged and now called %s: %s.", checkpoint, aside.name, damage)
     return None
+
+
+def remove_checkpoints(run_folder: Path) -> None:
+    """Deletes the checkpoints of a run; one that is finished has its best model in its folder and continues from none."""
+    for checkpoint in (
+        *run_folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"),
+        *run_folder.glob(f"damaged-{PREFIX_CHECKPOINT_DIR}-*"),
+    ):
+        shutil.rmtree(checkpoint)
 
 
 def best_checkpoint(run_folder: Path, state: TrainerState) -> str | None:
@@ -176,8 +189,20 @@ class CheckpointingTrainer(Trainer):
             self._push_from_checkpoint(str(checkpoint))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._unfinished is None:
-            super()._push_from_checkpoint(checkpoint_folder)
+        # That of `Trainer` uploads all training arguments in a pickle, `hub_token` among them.
+        if self._unfinished is not None or self.args.hub_strategy == "end" or not self.is_world_process_zero():
+            return
+        try:
+            upload_folder(
+                repo_id=self.hub_model_id,
+                folder_path=checkpoint_folder,
+                ignore_patterns=list(_NEEDED_TO_CONTINUE_ONLY),
+                commit_message=f"Step {self.state.global_step}",
+                token=self.args.hub_token,
+                revision=self.args.hub_revision,
+            )
+        except OSError as error:
+            logger.warning("%s could not be uploaded: %s", checkpoint_folder, error)
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:
@@ -193,7 +218,8 @@ def _why_not_written(checkpoint: Path, error: Exception) -> str:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in parts."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

@@ -14,8 +14,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from .arguments import parse_arguments
 from .divergence import DivergedError
+from .parsing import parse_arguments
 from .termination import RunTerminated
 
 

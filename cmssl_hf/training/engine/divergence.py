@@ -11,8 +11,13 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 
-#: A loss this many times the first one that was logged means that the model is far worse than an untrained one.
+#: Losses this many times that of an untrained model mean that the model is far worse than one.
 EXPLOSION = 100.0
+#: So many batches in a row: a single one may hold an outlier.
+EXPLODED_BATCHES = 3
+#: The loss of an untrained model, where the first one that was logged is lower, such as that of a model that is trained further.
+#: Signals and regression labels are standardised and all else are cross-entropies, so that it is about 1.
+UNTRAINED_LOSS = 1.0
 
 
 class DivergedError(ArithmeticError):
@@ -53,6 +58,7 @@ class DivergenceCallback(TrainerCallback):
     def __init__(self, delay: int = 0):
         self._delay = delay
         self._unchecked: deque[_Batch] = deque()
+        self._num_exploded = 0
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         self._loader: DataLoader = train_dataloader
@@ -68,7 +74,8 @@ class DivergenceCallback(TrainerCallback):
         """Called with the mean loss of each batch, before the optimizer's step.
 
         Raises:
-            DivergedError: if a loss is not finite, or exceeds `EXPLOSION` times the first one that was logged.
+            DivergedError: if a loss is not finite, or those of `EXPLODED_BATCHES` in a row exceed `EXPLOSION` times the first
+                one that was logged, or `UNTRAINED_LOSS` where that is more.
         """
         self._unchecked.append(_Batch(loss.detach(), state.global_step, self._loader, self._epoch, self._next_batch))
         self._next_batch += 1
@@ -81,13 +88,20 @@ class DivergenceCallback(TrainerCallback):
             DivergedError: as [`note_loss`] does.
         """
         first = next((entry["loss"] for entry in state.log_history if "loss" in entry), math.inf)
+        limit = EXPLOSION * max(first, UNTRAINED_LOSS)
         while len(self._unchecked) > later:
             batch = self._unchecked.popleft()
             loss = batch.loss.item()
             if not math.isfinite(loss):
                 self._stop(f"the loss is {loss}", batch, args)
-            if loss > EXPLOSION * first:
-                self._stop(f"the loss is {loss:.3g}, more than {EXPLOSION:g} times the first one", batch, args)
+            self._num_exploded = self._num_exploded + 1 if loss > limit else 0
+            if self._num_exploded == EXPLODED_BATCHES:
+                self._stop(
+                    f"the loss is {loss:.3g}; {EXPLODED_BATCHES} batches in a row had more than {EXPLOSION:g} times the first one"
+                    " and that of an untrained model",
+                    batch,
+                    args,
+                )
             self._last = batch
 
     def check_before_saving(self, model: torch.nn.Module, args: TrainingArguments, state: TrainerState) -> None:

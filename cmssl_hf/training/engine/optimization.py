@@ -23,8 +23,8 @@ def parameter_groups(
         decayed: names of the parameters that `weight_decay` applies to.
         learning_rate: of everything above the encoder's layers (decoder, code projections) and of its last layer.
         weight_decay: of the parameters in `decayed`; the others have none.
-        layerwise_lr_decay: factor from each layer of the encoder to the one below it; the patch projection lies below the
-            first layer (Bao et al. 2022, BEiT).
+        layerwise_lr_decay: factor from each layer of the encoder to the one below it; what makes patches into the first
+            layer's input lies below it (Bao et al. 2022, BEiT).
         head_learning_rate: of `classifier`, if it is to differ.
     """
     num_layers = 1 + max(
@@ -52,4 +52,4 @@ def _depth_below_top(name: str, num_layers: int) -> int:
     match = _LAYER.match(name)
     if match:
         return num_layers - 1 - int(match.group(1))
-    return num_layers if re.match(r"(?:encoder\.)?patch_projection\.", name) else 0
+    return num_layers if re.match(r"(?:encoder\.)?(?:stem|patch_projection|positional_convolution)\.", name) else 0

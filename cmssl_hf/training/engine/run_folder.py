@@ -4,6 +4,9 @@ import json
 import logging
 import platform
 import subprocess
+from dataclasses import asdict, fields, is_dataclass
+from datetime import datetime, timezone
+from enum import Enum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .checkpoints import last_whole_checkpoint
+from .checkpoints import last_whole_checkpoint, sha256_of
 
 
 logger = logging.getLogger(__name__)
@@ -37,8 +40,39 @@ _PACKAGES = (
     "h5py",
 )
 
-#: Training arguments that decide the result; others (logging, saving, where to run) may change between restarts.
-_DECISIVE_ARGUMENTS = (
+#: Training arguments that may change between restarts. What is not named here decides the result, whatever transformers may
+#: add: a run that goes on under other settings would be neither of two runs.
+_MAY_DIFFER = {
+    # where files go, what is logged, kept and uploaded
+    "output_dir", "logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node",
+    "logging_nan_inf_filter", "log_level",
+    "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
+    "trackio_static_space_id",
+    "include_num_input_tokens_seen", "skip_memory_metrics", "debug", "perplexity_floor",
+    "save_total_limit", "save_on_each_node", "save_only_model", "enable_jit_checkpoint", "resume_from_checkpoint",
+    "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push",
+    "hub_revision",
+    # where and how fast it is computed; rounding apart, the numbers are the same
+    "use_cpu", "cpu_kernels", "full_determinism", "local_rank", "torch_empty_cache_steps",
+    "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "torch_compile", "torch_compile_backend", "torch_compile_mode",
+    "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend",
+    "ddp_timeout",
+    "fsdp", "fsdp_config", "parallelism_config", "average_tokens_across_devices",
+    "per_device_eval_batch_size", "eval_accumulation_steps",
+    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context",
+    # what a stage does anyway
+    "do_train", "do_eval", "do_predict", "restore_callback_states_from_checkpoint",
+}  # fmt: skip
+#: Training arguments that decide through another entry of the identity.
+_NOTED_OTHERWISE = frozenset(
+    ["per_device_train_batch_size", "gradient_accumulation_steps", "fp16", "bf16", "save_strategy", "save_steps"]
+)
+#: Decisive arguments that are always noted, for the reader of a card; others only where they are not the default, which is
+#: what a record stands for that lacks them.
+_ALWAYS_NOTED = (
     "learning_rate",
     "head_learning_rate",
     "layerwise_lr_decay",
@@ -71,11 +105,37 @@ _DECISIVE_ARGUMENTS = (
 
 
 def training_identity(arguments: TrainingArguments) -> dict[str, Any]:
-    """The training arguments that decide a run's result, the global batch size among them."""
-    identity = {name: getattr(arguments, name) for name in _DECISIVE_ARGUMENTS if hasattr(arguments, name)}
-    identity = {name: getattr(value, "value", value) for name, value in identity.items()}
+    """The training arguments that decide a run's result, the global batch size and the precision among them."""
+    defaults = type(arguments)(output_dir=arguments.output_dir, use_cpu=arguments.use_cpu, report_to="none")
+    names = [field.name for field in fields(arguments) if field.name not in _MAY_DIFFER | _NOTED_OTHERWISE]
+    identity = {name: _plain(getattr(arguments, name)) for name in _ALWAYS_NOTED if name in names}
+    identity |= {
+        name: value
+        for name in names
+        if name not in identity and (value := _plain(getattr(arguments, name))) != _plain(getattr(defaults, name))
+    }
+    saved, evaluated = (
+        steps if strategy == "steps" else _plain(strategy)
+        for strategy, steps in (
+            (arguments.save_strategy, arguments.save_steps),
+            (arguments.eval_strategy, arguments.eval_steps),
+        )
+    )
+    # The best of the checkpoints is chosen, which are fewer than the evaluations.
+    if arguments.load_best_model_at_end and saved != evaluated:
+        identity["saved"] = saved
     batch_size = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
-    return {**identity, "global_batch_size": batch_size}
+    # Not `bf16` and `fp16`: launchers set the precision too.
+    return {**identity, "global_batch_size": batch_size, "mixed_precision": arguments.mixed_precision}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a training argument."""
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return asdict(value)
+    return value if value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)) else repr(value)
 
 
 def model_identity(config: PreTrainedConfig) -> dict[str, Any]:
@@ -94,10 +154,18 @@ class RunFolder:
         path: the folder.
         identity: JSON-serialisable description of what is run.
         provenance: further entries for `run.json` that do not make it another run.
+        model_defaults: what fields of the model stand at if nobody sets them: a record that lacks one is older than the field.
     """
 
-    def __init__(self, path: str | Path, identity: dict[str, Any], provenance: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        identity: dict[str, Any],
+        provenance: dict[str, Any] | None = None,
+        model_defaults: dict[str, Any] | None = None,
+    ):
         self.path = Path(path)
+        self._model_defaults = json.loads(json.dumps(model_defaults or {}))
         # Tuples and the like become what they will be when they are read back.
         self.identity = json.loads(json.dumps(identity))
         self.provenance = provenance or {}
@@ -122,7 +190,7 @@ class RunFolder:
                 )
             self._claim()
             return None
-        differences = _differences(stored["identity"], self.identity)
+        differences = _differences(self._with_what_was_not_noted(stored["identity"]), self.identity)
         # Another stage or task says more than the settings that come with it.
         differences = sorted(differences, key=lambda difference: difference.partition(" ")[0].count("."))
         if differences and not self._holds_work(stored):
@@ -140,9 +208,42 @@ class RunFolder:
             logger.info("Continuing the run from %s.", checkpoint)
         return checkpoint
 
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """Results of the run if it is finished."""
+        run = read_run(self.path)
+        if run is None or "results" not in run:
+            return None
+        # Version 0.1.0 noted the validation metrics of a fine-tuning before its test.
+        is_before_test = "finished" not in run and "task" in run["identity"] and "constant" not in run["results"]
+        return None if is_before_test else run["results"]
+
     def note_results(self, results: dict[str, Any]) -> None:
-        """Adds the results of the finished run to `run.json`."""
-        self._write({**read_run(self.path), "results": results})
+        """Adds the results of the finished run to `run.json`, when it was finished, and of which weights they are: a model that is
+        saved here later has other ones."""
+        notes = {
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "weights": {file.name: sha256_of(file) for file in sorted(self.path.glob("*.safetensors"))},
+            "results": results,
+        }
+        self._write({**read_run(self.path), **notes})
+
+    def _with_what_was_not_noted(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """The identity in a record. Fields that its model lacks were at their defaults; training arguments that version 0.1.0 did
+        not note are taken to be as they are now, and a warning says so."""
+        if "model" in stored:
+            stored = {**stored, "model": {**self._model_defaults, **stored["model"]}}
+        training = stored.get("training")
+        if training is None or "mixed_precision" in training:
+            return stored
+        missing = {name: value for name, value in self.identity.get("training", {}).items() if name not in training}
+        if unsure := {name: value for name, value in missing.items() if (name, value) != ("mixed_precision", "no")}:
+            logger.warning(
+                "The record of %s is of an older version, which did not note %s; they are taken to be the same.",
+                self.path,
+                ", ".join(f"{name}={value}" for name, value in unsure.items()),
+            )
+        return {**stored, "training": {**training, **missing}}
 
     def _claim(self) -> None:
         self._write({"identity": self.identity, "environment": _environment(), **self.provenance})
@@ -171,13 +272,20 @@ def read_run(folder: str | Path) -> dict[str, Any] | None:
     if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
         folder = folder.parent
     file = folder / RUN_FILE
-    if not file.is_file():
-        return None
+    return parse_run(file) if file.is_file() else None
+
+
+def parse_run(file: Path) -> dict[str, Any]:
+    """Content of a `run.json`.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     try:
         run = json.loads(file.read_bytes())
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-    if not isinstance(run, dict) or "identity" not in run:
+    if not isinstance(run, dict) or not isinstance(run.get("identity"), dict):
         raise ValueError(f"{file} is damaged: it does not say what was run.")
     return run
 

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 from types import FrameType
 
 import torch
@@ -20,7 +21,8 @@ class TerminationCallback(TrainerCallback):
     """Ends a training after the step during which SIGTERM came, with a checkpoint that the same command continues from.
 
     While it is used as a context manager it handles the signal. The `enable_jit_checkpoint` of transformers saves before
-    the optimizer's step and notes that training should stop, so that a run would neither continue nor end the same.
+    the optimizer's step and notes that training should stop, so that a run would neither continue nor end the same. Only the
+    main thread of a process can handle signals: in another one a training goes on without, and SIGTERM does what it does there.
 
     Args:
         accelerator: of the run; if one process is asked to end, all end after the same step.
@@ -36,11 +38,18 @@ class TerminationCallback(TrainerCallback):
         self._of_last_step = torch.tensor(0)
 
     def __enter__(self) -> "TerminationCallback":
-        self._previous = signal.signal(signal.SIGTERM, self._request)
+        self._handles_signals = threading.current_thread() is threading.main_thread()
+        if self._handles_signals:
+            self._previous = signal.signal(signal.SIGTERM, self._request)
+        else:
+            logger.info("Not in the main thread: SIGTERM will end the run without a checkpoint.")
         return self
 
     def __exit__(self, error: type[BaseException] | None, *details: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        if not self._handles_signals:
+            return
+        # `None` stands for one that was not set from Python and cannot be set again.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if self._previous is None else self._previous)
         # It came when there was nothing left to save.
         if error is None and self._requested:
             signal.raise_signal(signal.SIGTERM)

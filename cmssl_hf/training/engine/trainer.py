@@ -1,6 +1,7 @@
 """What the trainers of the three stages share."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from huggingface_hub import upload_folder
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
@@ -18,6 +20,7 @@ from .divergence import DivergenceCallback
 from .optimization import parameter_groups
 from .progress import Progress
 from .run_folder import RunFolder
+from .shared_memory import full_shared_memory_explained, refuse_small_shared_memory
 from .termination import TerminationCallback
 from .window_order import SharedWindowsTrainer
 
@@ -32,6 +35,10 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        for callback in self.callback_handler.callbacks:
+            # Without a training it would write to the working directory.
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(Path(self.args.output_dir, "runs"))
         for theirs in (ProgressCallback, PrinterCallback):
             self.remove_callback(theirs)
         self.add_callback(Progress)
@@ -57,17 +64,29 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
-    def run(self, folder: RunFolder, checkpoint: str | None) -> dict[str, float]:
-        """Trains, or continues from `checkpoint`; validates the best model and stores it with its results in `folder`.
+    def run(
+        self, folder: RunFolder, checkpoint: str | None, test: Callable[[], dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """Trains, or continues from `checkpoint`; validates the best model and stores it with its results in `folder`. A run
+        that is finished is restored from there, and nothing is computed.
+
+        Args:
+            folder: of the run.
+            checkpoint: to continue from.
+            test: called once, on each process, when the best model is stored; what it returns on the main one are the results.
 
         Returns:
-            The validation metrics, with the prefix `eval_`.
+            The results: validation metrics, with the prefix `eval_`, where there is no `test`.
 
         Raises:
             RunTerminated: if SIGTERM ended the training.
             DivergedError: if loss or weights are not finite or the loss explodes.
             CheckpointError: if a checkpoint cannot be written or the best one is damaged.
+            SharedMemoryError: if loader processes have too little shared memory.
         """
+        if (results := folder.results) is not None:
+            self._restore(folder.path, folder.path)
+            return results
         if checkpoint is None or not self._restore_if_complete(checkpoint):
             with TerminationCallback(self.accelerator) as termination:
                 self.add_callback(termination)
@@ -80,20 +99,38 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         self.save_model(_internal_call=True)
         self.save_state()
         self.save_metrics("eval", metrics)
+        results = metrics if test is None else test()
         if self.is_world_process_zero():
-            folder.note_results(metrics)
-        return metrics
+            folder.note_results(results)
+        return results
 
     def report(self, folder: Path) -> dict[str, float]:
         """Further validation metrics of the best model, with the prefix `eval_`, and figures in `folder`."""
         return {}
 
+    def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """How many values each mean in the loss of a batch is taken over `(means,)`; the windows, where stages do not say."""
+        return torch.tensor([len(inputs["input_values"])], device=inputs["input_values"].device)
+
+    def shares(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Factors `(means,)` by which each mean in the loss of a training batch counts, so that the mean over the batches and
+        processes of a step is that over all its values; 1 where all batches are equally large."""
+        return self.loss_terms(inputs) / self._mean_loss_terms
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            mean = torch.stack([self.loss_terms(batch) for batch in batches]).float().mean(0)
+            self._mean_loss_terms = self.accelerator.reduce(mean.to(device), reduction="mean").clamp(min=1e-12)
+        return batches, num_items
+
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        with cpu_kernels(self.model, self.args.cpu_kernels):
+        refuse_small_shared_memory(self.args, self.train_dataset, self.data_collator, self.args.train_batch_size)
+        with cpu_kernels(self.model, self.args.cpu_kernels), full_shared_memory_explained(self.args):
             return super().train(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        with cpu_kernels(self.model, self.args.cpu_kernels):
+        with cpu_kernels(self.model, self.args.cpu_kernels), full_shared_memory_explained(self.args):
             return super().evaluation_loop(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
@@ -119,8 +156,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
                 revision=self.args.hub_revision,
             )
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
         # A pickle with paths of this machine and `hub_token` in it must not be uploaded; `run.json` says what decides.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
@@ -136,9 +173,13 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             return False
         best = best_checkpoint(Path(checkpoint).parent, state) if self.args.load_best_model_at_end else None
         refuse_damaged(best or checkpoint)
-        self._load_from_checkpoint(best or checkpoint)
-        self.state = state
+        self._restore(Path(best or checkpoint), Path(checkpoint))
         return True
+
+    def _restore(self, model: Path, state: Path) -> None:
+        """Takes the weights in one folder and the state in another."""
+        self._load_from_checkpoint(str(model))
+        self.state = TrainerState.load_from_json(str(state / TRAINER_STATE_NAME))
 
     def note_loss_part(self, name: str, value: torch.Tensor) -> None:
         """Adds a part of the training loss to the next log line, without waiting for the device."""

@@ -1,7 +1,7 @@
 """Which windows each process reads at each step, such that the number of processes makes no difference."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol
 
 import torch
@@ -84,25 +84,27 @@ class SharedWindowsTrainer(Trainer):
         num_shares = self.args.world_size * self.args.gradient_accumulation_steps
         return WholeSteps(sampler, self._train_batch_size * num_shares)
 
-    def _get_dataloader(
-        self,
-        dataset: Dataset,
-        description: str,
-        batch_size: int,
-        sampler_fn: Callable[[Dataset], Sampler] | None = None,
-        is_training: bool = False,
-        dataloader_key: str | None = None,
-    ) -> DataLoader:
-        if is_training or self.args.world_size == 1 or not isinstance(dataset, Sized):
-            return super()._get_dataloader(
-                dataset, description, batch_size, sampler_fn, is_training=is_training, dataloader_key=dataloader_key
-            )
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        if self.args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        return self._shared_batches(self.eval_dataset if eval_dataset is None else eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        return (
+            super().get_test_dataloader(test_dataset)
+            if self.args.world_size == 1
+            else self._shared_batches(test_dataset)
+        )
+
+    def _shared_batches(self, dataset: Dataset) -> DataLoader:
         # accelerate would fill the last batches with windows from the start, in whose company others are computed with
         # another rounding.
         return DataLoaderShard(
             dataset,
             device=self.args.device,
-            batch_sampler=EvaluationBatches(dataset, batch_size, self.args.world_size, self.args.process_index),
+            batch_sampler=EvaluationBatches(
+                dataset, self.args.eval_batch_size, self.args.world_size, self.args.process_index
+            ),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,

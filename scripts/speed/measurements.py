@@ -1,10 +1,11 @@
 """The measurements of `benchmark.py`, each of which it runs in a process of its own:
 
-    python scripts/benchmark_measurements.py '{"measure": "speed", ...}'
+    python scripts/speed/measurements.py '{"measure": "speed", ...}'
 
 prints one JSON object. Speed is measured with all sides in one process, which take turns; memory with one side alone.
 """
 
+import contextlib
 import json
 import resource
 import statistics
@@ -19,29 +20,33 @@ import torch
 def speed(workload: str, size: str, batch: int, device: str, sides: list, rounds: int) -> dict:
     """Seconds per batch of every side in every round; in a round each side has one turn, so that what else the machine
     does meets all of them."""
-    from benchmark_workloads import Side, build
+    from workloads import Side, build
 
-    steps = {str(side): build(workload, side, size, batch, device) for side in (Side(*each) for each in sides)}
-    seconds = {side: [] for side in steps}
-    for round_ in range(rounds + 1):
-        for side, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if round_ > 0:
-                seconds[side].append(time.perf_counter() - start)
+    with contextlib.ExitStack() as stack:
+        steps = {
+            str(side): stack.enter_context(build(workload, side, size, batch, device))
+            for side in (Side(*each) for each in sides)
+        }
+        seconds = {side: [] for side in steps}
+        for round_ in range(rounds + 1):
+            for side, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                if round_ > 0:
+                    seconds[side].append(time.perf_counter() - start)
     return {"seconds": seconds}
 
 
 def memory(workload: str, size: str, batch: int, device: str, side: list) -> dict:
     """Peak memory of this process in MB after three batches: of the device, or resident in main memory."""
-    from benchmark_workloads import Side, build
+    from workloads import Side, build
 
-    step = build(workload, Side(*side), size, batch, device)
-    for _ in range(3):
-        step()
-    return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else _peak_mb()}
+    with build(workload, Side(*side), size, batch, device) as step:
+        for _ in range(3):
+            step()
+    return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak_mb()}
 
 
 def our_data(path: str, batch: int, windows: int) -> dict:
@@ -116,18 +121,28 @@ def _values(batch):
     return batch["input_values"] if isinstance(batch, dict) else batch
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """Peak of the resident memory of this process."""
+    # Linux counts in `ru_maxrss` what the process that started this one held.
+    if (peak := _status_mb("VmHWM")) is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _anonymous_mb() -> float:
     """Memory that this process cannot give back; pages of memory-mapped files, which it can, do not count."""
+    anonymous = _status_mb("RssAnon")
+    return peak_mb() if anonymous is None else anonymous
+
+
+def _status_mb(field: str) -> float | None:
+    """A size that Linux tells of this process; None elsewhere."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return _peak_mb()
+        return None
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(fields["RssAnon"].split()[0]) / 1e3
+    return int(fields[field].split()[0]) * 1024 / 1e6 if field in fields else None
 
 
 _MEASUREMENTS = {

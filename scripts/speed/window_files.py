@@ -1,4 +1,4 @@
-"""Datasets of any size for `benchmark.py`: Arrow files of `input_values`, as preparing a release leaves them."""
+"""Datasets of any number of windows for `benchmark.py`: Arrow files of `input_values`, as preparing a release leaves them."""
 
 from pathlib import Path
 

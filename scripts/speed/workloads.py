@@ -1,20 +1,15 @@
 """What `benchmark.py` measures, as the published computation does it and as this package does.
 
-Each workload is a function that returns another one, which does the work on one batch; the work is the same on both sides:
-windows of 10 s at 125 Hz, published sizes, published dropout.
+Each workload is a model and a function that does the work on one batch; the work is the same on both sides: windows of 10 s at
+125 Hz, published sizes, published dropout.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from published_computation import (
-    PATCH_SIZE,
-    PublishedEncoder,
-    PublishedFinetuned,
-    PublishedStage2,
-    PublishedTokenizer,
-)
+from published_model import PATCH_SIZE, PublishedEncoder, PublishedFinetuned, PublishedStage2, PublishedTokenizer
 from torch import nn
 
 
@@ -39,8 +34,9 @@ class Side:
         return self.who != "published"
 
 
-def build(workload: str, side: Side, size: str, batch: int, device: str) -> Callable[[], None]:
-    """A function that does the work of one batch.
+@contextlib.contextmanager
+def build(workload: str, side: Side, size: str, batch: int, device: str) -> Iterator[Callable[[], None]]:
+    """A function that does the work of one batch, for as long as the block lasts.
 
     Args:
         workload: a name in `TRAINING` or `INFERENCE`.
@@ -54,16 +50,17 @@ def build(workload: str, side: Side, size: str, batch: int, device: str) -> Call
     model, forward = builders[workload](size, batch, device)
     if side.who == "ours, checkpointed":
         model.gradient_checkpointing_enable()
-    if workload in TRAINING:
-        return _training_step(model, forward, side, device)
-    model.eval()
+    with _cpu_kernels(model) if side.ours else contextlib.nullcontext():
+        if workload in TRAINING:
+            yield _training_step(model, forward, side, device)
+        else:
+            yield _inference(model, forward, side, device)
 
-    @torch.inference_mode()
-    def infer():
-        with _autocast(side, device):
-            forward()
 
-    return infer
+def _cpu_kernels(model: nn.Module) -> contextlib.AbstractContextManager:
+    from cmssl_hf.models.cpu_kernels import cpu_kernels
+
+    return cpu_kernels(model)
 
 
 def _autocast(side: Side, device: str) -> torch.autocast:
@@ -89,6 +86,17 @@ def _training_step(model: nn.Module, forward: Callable, side: Side, device: str)
     return step
 
 
+def _inference(model: nn.Module, forward: Callable, side: Side, device: str) -> Callable[[], None]:
+    model.eval()
+
+    @torch.inference_mode()
+    def infer():
+        with _autocast(side, device):
+            forward()
+
+    return infer
+
+
 def _patches(batch: int, device: str) -> torch.Tensor:
     return torch.randn(batch, NUM_PATCHES, 2, PATCH_SIZE, device=device)
 
@@ -102,7 +110,7 @@ def _signals(batch: int, channels: int, device: str) -> torch.Tensor:
 
 def _published_stage1(size, batch, device):
     model, x = PublishedTokenizer().to(device), _patches(batch, device)
-    return model, lambda: model(x)
+    return model, lambda: model(x)["loss"]
 
 
 def _published_stage2(size, batch, device):
@@ -132,7 +140,7 @@ def _published_embedding(size, batch, device):
 def _our_tokenizer(device):
     from cmssl_hf import CMSSLTokenizerConfig, CMSSLTokenizerModel
 
-    return _placed(CMSSLTokenizerModel(CMSSLTokenizerConfig(reconstruction_objective="l1", ema_decay=0.99)), device)
+    return CMSSLTokenizerModel(CMSSLTokenizerConfig(reconstruction_objective="l1", ema_decay=0.99)).to(device)
 
 
 def _our_encoder(class_name, size, device, **config):
@@ -141,15 +149,7 @@ def _our_encoder(class_name, size, device, **config):
     config = cmssl_hf.CMSSLEncoderConfig.from_size(
         size, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3, **config
     )
-    return _placed(getattr(cmssl_hf, class_name)(config), device)
-
-
-def _placed(model, device):
-    from cmssl_hf.models.cpu_kernels import use_cpu_kernels
-
-    model.to(device)
-    use_cpu_kernels(model)
-    return model
+    return getattr(cmssl_hf, class_name)(config).to(device)
 
 
 def _our_stage1(size, batch, device):

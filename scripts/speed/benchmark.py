@@ -1,8 +1,8 @@
 """Measures this package against the published computation, on this machine.
 
-    python scripts/benchmark.py                  # everything, about a quarter of an hour on two cores
-    python scripts/benchmark.py --quick          # every measurement once, small: does it run?
-    python scripts/benchmark.py --write docs/performance.md
+    python scripts/speed/benchmark.py            # everything, about a quarter of an hour on two cores
+    python scripts/speed/benchmark.py --quick    # every measurement once, small: does it run?
+    python scripts/speed/benchmark.py --write docs/performance.md
 
 Both sides do the same work on windows of 10 s; each measurement is a process of its own, in which the sides take turns. Writes
 `performance_results.json` and two figures to `--output_dir`, prints the table, and with `--write` puts it into a document,
@@ -20,12 +20,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from benchmark_dataset import write_windows
-from benchmark_report import plot_dataset_size, plot_throughput, tables, write_between_markers
+from tables_and_figures import plot_dataset_size, plot_throughput, tables, write_between_markers
+from window_files import write_windows
 
 
 PARTS = ("startup", "data", "memory", "speed")
-_MEASUREMENTS = Path(__file__).parent / "benchmark_measurements.py"
+_MEASUREMENTS = Path(__file__).parent / "measurements.py"
 #: Workload, size of the encoder, batch on a CPU, batch on a GPU.
 _CASES = (
     ("stage 1", "small", 512, 2048),

@@ -1,0 +1,123 @@
+"""Which of the named signals of a file a model reads: by name alone, and none whose name says that it is another one."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+
+#: Regular expressions for the names of a modality's channels, the preferred ones first: lead II before other leads.
+CHANNEL_PATTERNS: dict[str, tuple[str, ...]] = {
+    "ecg": (
+        r"(ML|LEAD )?II",
+        r"(ML|LEAD )?(I|III|V[1-9]?R?|AV[RLF])|MCL[1-6]?|MV[1-6]",
+        r"ECG|EKG",
+        r"(ECG|EKG).*",
+        r".*[\W_](ECG|EKG)([\W_].*)?",
+    ),
+    "ppg": (r"PLETH|PPG", r"((PHOTO)?PLETH|PPG).*", r"BVP.*", r".*[\W_](PLETH|PPG|BVP)([\W_].*)?"),
+}
+
+#: Names that say nothing about what was recorded.
+_NEUTRAL = (
+    r"((raw|my)?[ _-]?(signals?|values?|samples?|data|raw|amplitude|adc|ch|channel|col|column|sig|unnamed)[ _:-]*\d*|x|\d*)"
+    r"( ?[\[(].*[\])])?"
+)
+#: Names of columns that count the rows.
+_COUNTER = r"|index|row|n|nseq|#|(sample|row)s?[ _]?(no|nr|number|index|id)?\.?|unnamed: 0"
+#: Words for what is told of a signal, such as `ppg_time` or `ECG quality`.
+_ABOUT = {"time", "times", "timestamp", "timestamps", "quality", "sqi", "rate", "hr", "bpm", "peak", "peaks", "label", "valid",
+          "index", "flag", "ibi"}  # fmt: skip
+#: Words for what was recorded, and for units.
+_WORDS = {
+    "ecg": {"ecg", "ekg"},
+    "ppg": {"ppg", "bvp", "pleth", "photopleth"},
+    "something else": {"abp", "acc", "accel", "accelerometer", "art", "bp", "bpm", "celsius", "cvp", "deg", "eda", "eeg", "emg",
+                       "eog", "gsr", "gyro", "heartrate", "hg", "hr", "ibi", "icp", "kpa", "mmhg", "resp",
+                       "respiration", "rr", "spo", "tags", "temp", "temperature"},
+}  # fmt: skip
+
+
+def words(name: str) -> list[str]:
+    """The words of a name in lower case, without digits: `["time", "s"]` of `Time [s]`."""
+    return re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name.replace("°", "deg ")).lower())
+
+
+def first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
+    """Position of the first name that wholly matches the earliest possible pattern, whatever its case; `None` if none does.
+    Commas and spaces around a name do not count."""
+    for pattern in patterns:
+        for position, name in enumerate(names):
+            if re.fullmatch(pattern, name.strip(" ,"), re.IGNORECASE):
+                return position
+    return None
+
+
+def choose_channels(
+    names: Sequence[str],
+    channels: Sequence[str],
+    column: str | Mapping[str, str] | None,
+    where: str,
+    file_name: str = "",
+    not_signals: Sequence[int] = (),
+) -> dict[str, int]:
+    """Position among `names` of each channel.
+
+    Args:
+        names: of the signals; empty where one has none.
+        channels: that the model reads.
+        column: the names that were asked for; they hold whatever they say.
+        where: what messages call the source.
+        file_name: or another text that tells what a single signal is whose own name says nothing.
+        not_signals: positions of columns of another kind, such as times.
+
+    Raises:
+        ValueError: if a channel is not among them.
+    """
+    if isinstance(column, str) and len(channels) > 1:
+        raise ValueError(f"The model reads {' and '.join(channels)}: `column` must give a name for each of them.")
+    wanted = dict.fromkeys(channels, column) if isinstance(column, str) else dict(column or {})
+    signals = [
+        position
+        for position, name in enumerate(names)
+        if position not in not_signals and not _ABOUT.intersection(words(name))
+    ]
+    positions = {}
+    for channel in channels:
+        if channel in wanted:
+            position = first_match(names, (re.escape(str(wanted[channel]).strip(" ,")),))
+        else:
+            found = first_match([names[position] for position in signals], CHANNEL_PATTERNS[channel])
+            position = None if found is None else signals[found]
+            if position is None and len(channels) == 1:
+                position = _single_unnamed(names, channel, not_signals, file_name)
+        if position is None:
+            sought = f"called {wanted[channel]!r}" if channel in wanted else f"that looks like {channel} by its name"
+            listed = ", ".join(name.strip() or "one without a name" for name in names)
+            raise ValueError(f"{where} has no signal {sought}; it has {listed}. `column` names one.")
+        positions[channel] = position
+    return positions
+
+
+def _single_unnamed(names: Sequence[str], channel: str, not_signals: Sequence[int], file_name: str) -> int | None:
+    """Position of the only signal, if neither its name nor that of its file says that it is another one."""
+    single = [position for position in range(len(names)) if position not in not_signals]
+    if len(single) > 1:
+        single = [
+            position for position in single if not re.fullmatch(_COUNTER, names[position].strip(), re.IGNORECASE)
+        ]
+    if len(single) != 1 or not re.fullmatch(_NEUTRAL, names[single[0]].strip(" ,"), re.IGNORECASE):
+        return None
+    return None if says_another(f"{file_name} {names[single[0]]}", channel) else single[0]
+
+
+def signal_words(text: str) -> list[str]:
+    """The words of a text for what was recorded."""
+    return [word for word in words(text) if any(word in known for known in _WORDS.values())]
+
+
+def says_another(text: str, channel: str) -> bool:
+    """Whether a text, such as the name of a file, names another kind of signal than a channel."""
+    said = signal_words(text)
+    return bool(said) and _WORDS[channel].isdisjoint(said)
+
+
+__all__ = ["CHANNEL_PATTERNS", "choose_channels", "first_match", "says_another", "signal_words", "words"]

@@ -1,0 +1,11 @@
+"""Which packages there are; everything else is in setup.cfg, which cannot say that `dataset_builders/` goes into the package."""
+
+from setuptools import find_packages, setup
+
+
+setup(
+    packages=[
+        *find_packages(include=["cmssl_hf*"]),
+        *(f"cmssl_hf.{name}" for name in find_packages(include=["dataset_builders*"])),
+    ]
+)
