@@ -57,13 +57,14 @@ def respiratory_rate_from_spectrum(ppg: np.ndarray, sampling_rate: float) -> flo
     )
     # Zero-padding to 0.005 Hz (0.3 breaths/min) keeps the grid from deciding the answer.
     num_frequencies = int(_MODULATION_SAMPLING_RATE / 0.005)
-    spectrum = 0.0
+    spectra = []
     for modulation in modulations:
         detrended = standardize(scipy_signal.detrend(modulation))
         frequencies, power = scipy_signal.periodogram(
             detrended, _MODULATION_SAMPLING_RATE, window="hann", nfft=max(num_frequencies, len(detrended))
         )
-        spectrum = spectrum + power
+        spectra.append(power)
+    spectrum = np.sum(spectra, axis=0)
     searched = (frequencies >= _RESPIRATORY_BAND[0]) & (frequencies <= _RESPIRATORY_BAND[1])
     return float(60.0 * frequencies[searched][np.argmax(spectrum[searched])])
 

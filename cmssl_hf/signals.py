@@ -6,6 +6,7 @@ the last axis; rates are in Hz and times in seconds.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from .models.cmssl.recordings_cmssl import CHANNEL_PATTERNS, first_match
@@ -44,18 +45,18 @@ def bridge_gaps(signal: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if the signal has more than one axis.
     """
-    signal = np.asarray(signal, dtype=np.float64)
-    if signal.ndim != 1:
-        raise ValueError(f"One signal of shape `(samples,)` is needed, but its shape is {signal.shape}.")
-    finite = np.isfinite(signal)
+    samples = np.asarray(signal, dtype=np.float64)
+    if samples.ndim != 1:
+        raise ValueError(f"One signal of shape `(samples,)` is needed, but its shape is {samples.shape}.")
+    finite = np.isfinite(samples)
     if finite.all():
-        return signal
+        return samples
     if not finite.any():
-        return np.zeros_like(signal)
-    return np.interp(np.arange(len(signal)), np.flatnonzero(finite), signal[finite])
+        return np.zeros_like(samples)
+    return np.interp(np.arange(len(samples)), np.flatnonzero(finite), samples[finite])
 
 
-def long_gaps(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
+def long_gaps(signal: np.ndarray, sampling_rate: float) -> NDArray[np.bool_]:
     """Where a beat may be lost: the samples of gaps (NaN or infinite samples) of at least 0.3 s, the shortest interval between
     beats.
 
@@ -152,7 +153,7 @@ def _filtered(signal: np.ndarray, sampling_rate: float, band: tuple[float, float
 
 def _peaks_of_waves(
     deflection: np.ndarray, sampling_rate: float, seconds: tuple[float, float], offset: float
-) -> np.ndarray:
+) -> NDArray[np.int64]:
     """Maxima of the waves of a deflection `(samples,)` >= 0: where the mean of its square over a wave exceeds that over a beat by
     `offset` times the mean of all, for at least the time of a wave; of waves closer than 0.3 s the largest counts.
 

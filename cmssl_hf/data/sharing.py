@@ -80,7 +80,7 @@ def push_dataset(
         f"---\n{DatasetCardData(**metadata).to_yaml()}\n---\n\n{dataset_card_text(dataset, builder, repo_id, license)}"
     )
     card.push_to_hub(repo_id, token=token)
-    return pushed.repo_url
+    return str(pushed.repo_url)
 
 
 def dataset_card_metadata(builder: SignalDatasetBuilder, license: str) -> DatasetCardData:

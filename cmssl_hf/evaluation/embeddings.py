@@ -60,14 +60,14 @@ def embed_windows(
     with cpu_kernels(encoder):
         for start in range(0, len(order), batch_size):
             batch = collate(rows.__getitems__(order[start : start + batch_size]))
-            for layer, features in _embed(encoder, batch, spectrum, piece_samples).items():
-                chunks[layer].append(features)
+            for layer, embedded in _embed(encoder, batch, spectrum, piece_samples).items():
+                chunks[layer].append(embedded)
     back = np.argsort(order)
     features = {layer: np.concatenate(parts)[back] for layer, parts in chunks.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may embed the same windows; each writes a file of its own and moves it over.
     temporary = path.with_name(f".{path.stem}-{np.random.default_rng().integers(2**62)}.npz")
-    np.savez(temporary, **features)
+    np.savez(temporary, middle=features["middle"], last=features["last"])
     temporary.replace(path)
     return features
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -60,9 +61,10 @@ def label_efficiency(results: pd.DataFrame, path: Path) -> None:
         axes.set_title(f"{results['task'].iloc[0]}, {where} ({of_split['test_subjects'].iloc[0]} subjects)")
         axes.grid(alpha=0.3)
     # A row may be in one of the two only.
-    shown = {}
+    shown: dict[str, Artist] = {}
     for each in figure.axes:
-        shown.update(zip(*reversed(each.get_legend_handles_labels())))
+        handles, labels = each.get_legend_handles_labels()
+        shown.update(zip(labels, handles))
     order = [row for row in _COLOURS if row in shown]
     axes.legend([shown[row] for row in order], order, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
@@ -136,7 +138,8 @@ def draw_figures(
     """Draws all figures of a benchmark into `folder` and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for task, of_task in results.groupby("task", sort=False):
+    for task in results["task"].unique():
+        of_task = results[results["task"] == task]
         paths.append(folder / f"{task}-label_efficiency.png")
         label_efficiency(of_task, paths[-1])
         regression = windows[task].task.problem_type == "regression"

@@ -111,7 +111,7 @@ def combinations(
         unknown = sorted(set(chosen or ()) - set(known))
         if unknown:
             raise ValueError(f"There is no {kind} {', '.join(unknown)}; there are {', '.join(known)}.")
-    found = []
+    found: list[Combination] = []
     for name, task_plan in plan.tasks.items():
         if tasks and name not in tasks:
             continue

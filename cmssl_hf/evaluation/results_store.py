@@ -110,11 +110,12 @@ class ResultsStore:
     def save(self, combination: Combination, outcome: Outcome) -> None:
         """Writes an outcome; a process that is killed meanwhile leaves no part of it."""
         content = {"combination": asdict(combination), "details": outcome.details, "refusal": outcome.refusal}
-        arrays = {"description": np.array(json.dumps(content))}
-        if outcome.predictions is not None:
-            arrays |= {"rows": outcome.rows, "predictions": outcome.predictions}
+        description = np.array(json.dumps(content))
         temporary = self.folder / f".{combination.name}.tmp.npz"
-        np.savez_compressed(temporary, **arrays)
+        if outcome.rows is None or outcome.predictions is None:
+            np.savez_compressed(temporary, description=description)
+        else:
+            np.savez_compressed(temporary, description=description, rows=outcome.rows, predictions=outcome.predictions)
         temporary.replace(self.path(combination))
 
     def load(self, combination: Combination) -> Outcome:

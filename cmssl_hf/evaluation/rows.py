@@ -1,9 +1,8 @@
 """The rows of the benchmark: how each comes to its predictions for the test subjects."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +100,21 @@ class TaskBenchmark:
     def _classical(self, division: Mapping[str, np.ndarray], seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         task, labels = self.windows.task, self.windows.labels
         if task.classical_method is not None:
-            predictions = self._classical_values[division["test"]]
+            predictions = self._classical_values(CLASSICAL_METHODS[task.classical_method])[division["test"]]
             failed = ~np.isfinite(predictions)
             fallback = float(labels[division["train"]].mean())
             predictions = np.where(failed, fallback, predictions)[:, None]
             return predictions, {"model": task.classical_method, "failed_windows": int(failed.sum())}
         if task.classical_features is None:
             raise ValueError(f"There is no classical method for {task.name}.")
-        features = {task.classical_features: self._classical_values}
+        features = {task.classical_features: self._classical_values(CLASSICAL_FEATURES[task.classical_features])}
         return fit_and_predict(task, features, labels, division, seed=seed, with_trees=True)
 
-    @cached_property
-    def _classical_values(self) -> np.ndarray:
-        """The classical method's answer, or the classical features, of every window."""
-        task = self.windows.task
-        method = CLASSICAL_METHODS.get(task.classical_method) or CLASSICAL_FEATURES[task.classical_features]
+    def _classical_values(self, method: Callable[[np.ndarray, float], float | np.ndarray]) -> np.ndarray:
+        """The classical method's answer, or the classical features, of every window; computed once and kept on disk."""
         # Another release of this package may compute them otherwise.
         key = zlib.crc32(f"{self.windows.fingerprint} {method.__name__} {cmssl_hf.__version__}".encode())
-        path = self.work_dir / "classical" / f"{task.name}-{key:08x}.npy"
+        path = self.work_dir / "classical" / f"{self.windows.task.name}-{key:08x}.npy"
         if path.exists():
             return np.load(path)
         rows = self.windows.raw_windows.select_columns(["signal", "sampling_rate"]).with_format("numpy")

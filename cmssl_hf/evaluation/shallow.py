@@ -50,15 +50,13 @@ def fit_and_predict(
     if len(np.unique(labels[train], axis=0)) < 2:
         raise ValueError(f"All training labels of {task.name} are the same; there is nothing to learn.")
     metric, sign = task.selection_metric, 1 if task.greater_is_better else -1
-    best = None
+    tried = []
     for name, values in features.items():
         for description, estimator in _candidates(task, seed, with_trees):
             estimator.fit(values[train], labels[train])
             found = score(task, _predict(task, estimator, values[validation], labels), labels[validation])[metric]
-            found = sign * found if np.isfinite(found) else -np.inf
-            if best is None or found > best[0]:
-                best = found, estimator, name, description
-    value, estimator, name, description = best
+            tried.append((sign * found if np.isfinite(found) else -np.inf, estimator, name, description))
+    value, estimator, name, description = max(tried, key=lambda candidate: candidate[0])
     chosen = {"features": name, "model": description, f"validation_{metric}": sign * value}
     return _predict(task, estimator, features[name][test], labels), chosen
 

@@ -58,7 +58,8 @@ def collect(outcomes: Mapping[Combination, Outcome], num_folds: int) -> dict[Cel
     collected = {}
     for cell, seeds in sorted(parts.items()):
         needed = num_folds if cell.split == "folds" else 1
-        by_seed, rows = {}, None
+        by_seed: dict[int, np.ndarray] = {}
+        rows: np.ndarray | None = None
         for seed, found in sorted(seeds.items()):
             if len(found) < needed:
                 continue
@@ -68,7 +69,7 @@ def collect(outcomes: Mapping[Combination, Outcome], num_folds: int) -> dict[Cel
                 raise ValueError(f"The seeds of {cell} were tested on different windows.")
             rows = indices[order]
             by_seed[seed] = np.concatenate([outcome.predictions for outcome in found])[order]
-        if by_seed:
+        if rows is not None:
             collected[cell] = CellPredictions(rows, by_seed, needed)
     return collected
 
@@ -83,11 +84,11 @@ def result_rows(
         task, labels = of_task.task, of_task.labels[predicted.rows]
         subjects = of_task.subjects[predicted.rows]
         metric = primary_metric(task.problem_type)
-        interval = bootstrap(
-            lambda rows, p=predicted, y=labels, m=metric: np.mean([m(v[rows], y[rows]) for v in p.by_seed.values()]),
-            subjects,
-            num_resamples=plan.num_resamples,
-        )
+
+        def mean_over_seeds(rows: np.ndarray, predicted=predicted, labels=labels, metric=metric) -> float:
+            return float(np.mean([metric(values[rows], labels[rows]) for values in predicted.by_seed.values()]))
+
+        interval = bootstrap(mean_over_seeds, subjects, num_resamples=plan.num_resamples)
         scores = pd.DataFrame([score(task, values, labels) for values in predicted.by_seed.values()])
         lines.append(
             {

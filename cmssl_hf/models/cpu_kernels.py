@@ -46,7 +46,8 @@ def cpu_kernels(model: PreTrainedModel, mode: Literal["auto", "off"] = "auto") -
         yield
         return
     # An operator of torch's compiler that is documented nowhere, and may be gone.
-    kernels = _KERNELS if hasattr(torch.ops.mkldnn, "_linear_pointwise") else {nn.Dropout: _Dropout}
+    dropout_only: dict[type[nn.Module], type[nn.Module]] = {nn.Dropout: _Dropout}
+    kernels = _KERNELS if hasattr(torch.ops.mkldnn, "_linear_pointwise") else dropout_only
     changed = [(module, type(module)) for module in model.modules() if type(module) in kernels]
     attention = model.config._attn_implementation
     try:
@@ -104,7 +105,12 @@ class _Dropout(nn.Dropout):
         return _DropoutFunction.apply(input, keep, scale)
 
 
-_KERNELS = {nn.Linear: _Linear, nn.Dropout: _Dropout, CMSSLLayer: _Layer, CMSSLCodebook: _Codebook}
+_KERNELS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: _Linear,
+    nn.Dropout: _Dropout,
+    CMSSLLayer: _Layer,
+    CMSSLCodebook: _Codebook,
+}
 
 
 def _takes_products_by_onednn(weight: torch.Tensor, input: torch.Tensor) -> bool:

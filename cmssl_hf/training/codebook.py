@@ -91,7 +91,7 @@ def initialize_codebook(
     collate = WindowsCollator(model.config.patch_size)
     was_training = model.training
     model.eval()
-    encoded = []
+    encoded: list[torch.Tensor] = []
     for start in range(0, len(mine), batch_size):
         inputs = collate(dataset.__getitems__([int(index) for index in mine[start : start + batch_size]]))
         inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}

@@ -249,7 +249,9 @@ def _results_section(run: dict[str, Any]) -> str:
             f" compared here):\n\n{table}\n\nThe first row is this model; the others need no training: `constant` ignores the"
             " signal, and any other is a classical method."
         )
-    metrics = {name.removeprefix("eval_"): value for name, value in _numbers(run["results"]).items()}
+    metrics: dict[str, float | str] = {
+        name.removeprefix("eval_"): value for name, value in _numbers(run["results"]).items()
+    }
     size = run["identity"]["model"]["codebook_size"]
     if "codes_in_use" in metrics:
         metrics["codes_in_use"] = f"{metrics['codes_in_use']:,} of {size:,}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 
@@ -55,13 +56,13 @@ class LossTrainer(StageTrainer):
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
+            loss, _ = self.compute_loss(model, inputs, return_outputs=True)
         per_window = loss.detach().expand(len(inputs["input_values"]))
         # `Trainer` computes metrics where there are labels.
         return loss.detach(), per_window, per_window
 
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
-        return {"loss_per_window": float(evaluation.predictions.mean())}
+        return {"loss_per_window": float(np.mean(evaluation.predictions))}
 
 
 def pretrain_one_signal(

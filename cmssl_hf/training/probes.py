@@ -36,14 +36,14 @@ def probe_targets(window: np.ndarray, channels: Sequence[str], sampling_rate: fl
     intervals = np.diff(beats)
     enough = len(beats) >= _FEWEST_BEATS
     targets = {
-        "heart_rate": 60 / np.median(intervals) if enough else np.nan,
-        "interval_variation": np.std(intervals) / np.mean(intervals) if enough else np.nan,
+        "heart_rate": float(60 / np.median(intervals)) if enough else np.nan,
+        "interval_variation": float(np.std(intervals) / np.mean(intervals)) if enough else np.nan,
     }
     if {"ecg", "ppg"} <= set(signals):
         onsets = detect_pulse_onsets(signals["ppg"], sampling_rate) / sampling_rate
         transit = np.subtract.outer(onsets, beats)
         transit = transit[(transit > _TRANSIT_SECONDS[0]) & (transit < _TRANSIT_SECONDS[1])]
-        targets["pulse_transit_time"] = 1000 * np.median(transit) if len(transit) >= _FEWEST_BEATS else np.nan
+        targets["pulse_transit_time"] = float(1000 * np.median(transit)) if len(transit) >= _FEWEST_BEATS else np.nan
     return targets
 
 
@@ -76,10 +76,10 @@ def probe_encoder(
         rows = np.unique(np.linspace(0, len(dataset) - 1, min(num_windows, len(dataset))).astype(int))
         windows = WindowsDataset(dataset, ["input_values"]).__getitems__(rows)
         rate = encoder.config.sampling_rate
-        targets = [probe_targets(window, channels, rate) for window in windows.windows]
+        of_windows = [probe_targets(window, channels, rate) for window in windows.windows]
         seen = WindowsDataset(dataset, ["input_values"], channel=channels.index(channel))
         features = _pooled(encoder, seen, rows)
-        parts.append((features, {name: np.array([row[name] for row in targets]) for name in targets[0]}))
+        parts.append((features, {name: np.array([row[name] for row in of_windows]) for name in of_windows[0]}))
     (train_features, train_targets), (features, targets) = parts
     metrics = {}
     for name in targets:

@@ -54,7 +54,12 @@ def classical_predictions(task: Task, windows: Dataset, fallback: float) -> tupl
 
     Returns:
         Predictions `(windows, 1)` and the number of windows that got the fallback.
+
+    Raises:
+        ValueError: if the task has no `classical_method`.
     """
+    if task.classical_method is None:
+        raise ValueError(f"There is no classical method for {task.name}.")
     method = CLASSICAL_METHODS[task.classical_method]
     rows: Iterable[dict] = windows.select_columns(["signal", "sampling_rate"]).with_format("numpy")
     predictions = np.array([method(row["signal"], float(row["sampling_rate"])) for row in rows])

@@ -238,7 +238,7 @@ def checkpoint_kind(checkpoint: str | Path) -> str:
     """
     state_dict = _read_state_dict(checkpoint)
     known = {kind: sum(key.startswith(prefixes) for key in state_dict) for kind, prefixes in _PREFIXES.items()}
-    kind = max(known, key=known.get)
+    kind = max(known, key=lambda kind: known[kind])
     if known[kind] == 0:
         expected = "; ".join(f"{kind}: {', '.join(f'{name}*' for name in names)}" for kind, names in _PREFIXES.items())
         raise ValueError(
@@ -412,7 +412,8 @@ def _load(
 def _are_published_positions(table: torch.Tensor) -> bool:
     if table.ndim != 3:
         return False
-    return torch.allclose(table, sinusoidal_positions(*table.shape[1:], table.device), atol=1e-5)
+    _, num_positions, width = table.shape
+    return torch.allclose(table, sinusoidal_positions(num_positions, width, table.device), atol=1e-5)
 
 
 def _save(model: PreTrainedModel, output_dir: str | Path, **kwargs: Any) -> None:
@@ -441,7 +442,7 @@ def convert(arguments: ConversionArguments) -> None:
             }
             _save(tokenizer, arguments.tokenizer_output_dir, state_dict=trained)
     else:
-        fields = {
+        fields: dict[str, Any] = {
             "problem_type": arguments.problem_type,
             "label_mean": arguments.label_mean,
             "label_std": arguments.label_std,
@@ -462,6 +463,8 @@ def convert(arguments: ConversionArguments) -> None:
 
 if __name__ == "__main__":
     try:
-        convert(HfArgumentParser(ConversionArguments).parse_args_into_dataclasses()[0])
+        # transformers has a type of its own for what may be any dataclass.
+        parser = HfArgumentParser(ConversionArguments)  # type: ignore[arg-type]
+        convert(parser.parse_args_into_dataclasses()[0])
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None

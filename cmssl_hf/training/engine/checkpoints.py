@@ -205,7 +205,8 @@ class CheckpointingTrainer(Trainer):
             logger.warning("%s could not be uploaded: %s", checkpoint_folder, error)
 
     def _load_best_model(self) -> None:
-        refuse_damaged(self.state.best_model_checkpoint)
+        if self.state.best_model_checkpoint is not None:
+            refuse_damaged(self.state.best_model_checkpoint)
         super()._load_best_model()
 
 

@@ -1,13 +1,18 @@
 """Which windows each process reads at each step, such that the number of processes makes no difference."""
 
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol
 
 import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from accelerate.utils import recursively_apply
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 from transformers import Trainer
+
+
+class SizedSampler(Sized, Iterable[int], Protocol):
+    """What draws windows and knows how many."""
 
 
 class WholeSteps(Sampler[int]):
@@ -21,7 +26,7 @@ class WholeSteps(Sampler[int]):
         windows_per_step: in one step of all processes together.
     """
 
-    def __init__(self, sampler: Sampler[int], windows_per_step: int):
+    def __init__(self, sampler: SizedSampler, windows_per_step: int):
         self._sampler = sampler
         self._length = math.ceil(len(sampler) / windows_per_step) * windows_per_step
 
@@ -71,7 +76,7 @@ class SharedWindowsTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         sampler = super()._get_train_sampler(train_dataset)
-        if sampler is None or self.args.dataloader_drop_last:
+        if not isinstance(sampler, Sized) or self.args.dataloader_drop_last:
             return sampler
         if isinstance(sampler, RandomSampler):
             # What accelerate would replace it by if it saw it.
