@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
+from ..private_access import selected_rows
 from .augmentation import Augmentation
 
 
@@ -38,8 +39,7 @@ class WindowReader:
         # Views of mapped memory, by chunk, made when the first window of a chunk is read.
         self._views: dict[int, Windows] = {}
         # Where a dataset was shuffled, filtered or sorted, this says which row of the table each of its rows is.
-        selected = self._dataset._indices
-        self._rows = None if selected is None else selected.column(0).to_numpy()
+        self._rows = selected_rows(self._dataset)
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that is not forked maps the file itself.

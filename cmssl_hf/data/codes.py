@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cpu_kernels import cpu_kernels
+from ..private_access import fingerprint_of
 from .augmentation import Augmentation
 from .batches import WindowBatch, WindowsCollator, input_values_to_numpy
 
@@ -59,7 +60,7 @@ def with_augmented_copies(
             batch_size=batch_size,
             features=dataset.features,
             fn_kwargs={"augmentation": augmentation, "seed": (seed, copy)},
-            new_fingerprint=Hasher.hash((dataset._fingerprint, "augmented copy", asdict(augmentation), seed, copy)),
+            new_fingerprint=Hasher.hash((fingerprint_of(dataset), "augmented copy", asdict(augmentation), seed, copy)),
             desc=f"Augmenting ({copy + 1} of {num_copies})",
         )
         for copy in range(num_copies)
@@ -103,7 +104,7 @@ def add_codes(
     small = tokenizer.config.codebook_size <= _LARGEST_INT16_CODEBOOK
     code_type = Value("int16" if small else "int32")
     channel_indices = [dataset_channels.index(channel) for channel in channels]
-    fingerprint = Hasher.hash((dataset._fingerprint, "add_codes", channel_indices, model_fingerprint(tokenizer)))
+    fingerprint = Hasher.hash((fingerprint_of(dataset), "add_codes", channel_indices, model_fingerprint(tokenizer)))
     tokenizer.eval()
     with cpu_kernels(tokenizer):
         tokenised = dataset.with_format("arrow").map(

@@ -13,6 +13,7 @@ from datasets.fingerprint import Hasher
 
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.quality_cmssl import QUALITY_ISSUES, find_quality_issues
+from ..private_access import fingerprint_of
 
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def extract_features(
         features=features,
         num_proc=num_proc if num_proc and num_proc > 1 else None,
         fn_kwargs={"feature_extractor": feature_extractor, "columns": columns},
-        new_fingerprint=Hasher.hash((dataset._fingerprint, "extract_features", feature_extractor.to_json_string())),
+        new_fingerprint=Hasher.hash((fingerprint_of(dataset), "extract_features", feature_extractor.to_json_string())),
         desc="Extracting features",
     )
     extracted = extracted.with_format(None)

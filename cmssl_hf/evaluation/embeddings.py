@@ -14,6 +14,7 @@ from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
 from ..models.cmssl.modeling_cmssl_pieces import cut_into_pieces, join_pieces
 from ..models.cmssl.modeling_cmssl_pooling import power_shares
 from ..models.cpu_kernels import cpu_kernels
+from ..private_access import fingerprint_of
 
 
 #: Version of what is computed here; part of the key of what is kept on disk.
@@ -43,7 +44,7 @@ def embed_windows(
     Returns:
         `(windows, features)` by the name of the layer, `"middle"` and `"last"`.
     """
-    key = Hasher.hash((model_fingerprint(encoder), windows._fingerprint, spectrum, piece_seconds, _VERSION))
+    key = Hasher.hash((model_fingerprint(encoder), fingerprint_of(windows), spectrum, piece_seconds, _VERSION))
     path = Path(cache_dir) / f"embeddings-{key}.npz"
     if path.exists():
         with np.load(path) as file:

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from ..data.batches import labels_to_numpy
 from ..data.subjects import cross_validation_fold, labelled_share
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..private_access import fingerprint_of
 from ..tasks import Task
 from ..training.arguments import DataArguments
 from ..training.data import label_names, load_raw_data, load_stage_data
@@ -73,7 +74,7 @@ class TaskWindows:
     @property
     def fingerprint(self) -> str:
         """Changes with the data and with how they are read."""
-        return "-".join(rows._fingerprint for rows in self.raw.values())
+        return "-".join(fingerprint_of(rows) for rows in self.raw.values())
 
     def features(self, extractor: CMSSLFeatureExtractor) -> Dataset:
         """All windows as `input_values` of a model.

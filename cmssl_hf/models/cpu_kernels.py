@@ -16,6 +16,7 @@ from transformers.activations import GELUActivation
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ..private_access import attention_of, has_linear_pointwise, linear_pointwise
 from .cmssl.modeling_cmssl_codebook import CMSSLCodebook
 from .cmssl.modeling_cmssl_layers import CMSSLLayer
 
@@ -45,11 +46,10 @@ def cpu_kernels(model: PreTrainedModel, mode: Literal["auto", "off"] = "auto") -
     if mode == "off" or model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         yield
         return
-    # An operator of torch's compiler that is documented nowhere, and may be gone.
     dropout_only: dict[type[nn.Module], type[nn.Module]] = {nn.Dropout: _Dropout}
-    kernels = _KERNELS if hasattr(torch.ops.mkldnn, "_linear_pointwise") else dropout_only
+    kernels = _KERNELS if has_linear_pointwise() else dropout_only
     changed = [(module, type(module)) for module in model.modules() if type(module) in kernels]
-    attention = model.config._attn_implementation
+    attention = attention_of(model)
     try:
         for module, kind in changed:
             module.__class__ = kernels[kind]
@@ -64,7 +64,7 @@ def cpu_kernels(model: PreTrainedModel, mode: Literal["auto", "off"] = "auto") -
 
 
 class _Linear(nn.Linear):
-    """fp32 products by oneDNN: MKL, which torch calls by itself, leaves AVX-512 of AMD processors unused."""
+    """fp32 products by oneDNN."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not _takes_products_by_onednn(self.weight, input):
@@ -79,7 +79,7 @@ class _Layer(CMSSLLayer):
         fuses = not torch.is_grad_enabled() and not self.training and type(self.activation) is GELUActivation
         if not fuses or not _takes_products_by_onednn(self.fc1.weight, hidden_states):
             return super().feed_forward(hidden_states)
-        return self.fc2(_product(hidden_states, self.fc1.weight, self.fc1.bias, "gelu"))
+        return self.fc2(linear_pointwise(hidden_states, self.fc1.weight, self.fc1.bias, "gelu"))
 
 
 class _Codebook(CMSSLCodebook):
@@ -89,7 +89,7 @@ class _Codebook(CMSSLCodebook):
         num_codes = len(self.weight)
         if num_codes % _CODES_PER_BLOCK or not _takes_products_by_onednn(self.weight, latents):
             return super().most_similar(latents)
-        blocks = _product(latents, self.weight).view(len(latents), -1, _CODES_PER_BLOCK)
+        blocks = linear_pointwise(latents, self.weight).view(len(latents), -1, _CODES_PER_BLOCK)
         block = blocks.amax(-1).argmax(-1)
         return block * _CODES_PER_BLOCK + blocks[torch.arange(len(latents)), block].argmax(-1)
 
@@ -123,29 +123,25 @@ class _LinearFunction(torch.autograd.Function):
     def forward(ctx, input, weight, bias):
         ctx.save_for_backward(input, weight)
         ctx.has_bias = bias is not None
-        return _product(input, weight, bias)
+        return linear_pointwise(input, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         input, weight = ctx.saved_tensors
         rows = gradient.reshape(-1, gradient.shape[-1])
-        gradient_input = _product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        gradient_input = linear_pointwise(gradient, weight.t()) if ctx.needs_input_grad[0] else None
         gradient_weight = gradient_bias = None
         if ctx.needs_input_grad[1]:
             columns = input.reshape(-1, input.shape[-1])
             # oneDNN copies the transposed first factor, so that is the narrower one.
             if rows.shape[1] <= columns.shape[1]:
-                gradient_weight = _product(rows.t(), columns.t())
+                gradient_weight = linear_pointwise(rows.t(), columns.t())
             else:
-                gradient_weight = _product(columns.t(), rows.t()).t()
+                gradient_weight = linear_pointwise(columns.t(), rows.t()).t()
         if ctx.has_bias and ctx.needs_input_grad[2]:
             gradient_bias = rows.sum(0)
         return gradient_input, gradient_weight, gradient_bias
-
-
-def _product(input, weight, bias=None, activation="none"):
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, activation, [], "none")
 
 
 def _keep(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:

@@ -14,6 +14,7 @@ from ..data.features import extract_features, without_issues
 from ..data.loading import load_dataset, load_dataset_builder
 from ..data.prepared.reading import load_prepared, read_manifest
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..private_access import fingerprint_of
 from .arguments import DataArguments
 
 
@@ -225,7 +226,7 @@ def _describe_splits(dataset: DatasetDict, member: str | None) -> dict[str, dict
         if member is not None:
             columns = columns[columns["dataset"] == member]
         description[split] = {
-            "fingerprint": rows._fingerprint,
+            "fingerprint": fingerprint_of(rows),
             "num_windows": len(columns),
             "subjects": sorted(columns["subject_id"].unique()),
         }

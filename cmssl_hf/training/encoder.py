@@ -25,6 +25,7 @@ from .engine.arguments import StageArguments
 from .engine.provenance import is_fully_known, known_run_of_model
 from .engine.run_folder import check_model_name
 from .engine.trainer import StageTrainer
+from .model_card import write_model_card
 from .pretraining import PretrainingArguments
 from .probes import probe_encoder
 from .stage import Stage, register_objective
@@ -131,7 +132,7 @@ class EncoderTrainer(StageTrainer):
         return (inputs["labels"] >= 0).sum()[None]
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        inputs = self._prepare_inputs(inputs)
+        inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         labels = inputs["labels"]
@@ -249,7 +250,7 @@ def pretrain_encoder(
         codebook=tokenizer.codebook.weight,
     )
     metrics = trainer.run(run, checkpoint)
-    trainer.publish()
+    trainer.publish(write_model_card)
     return metrics
 
 

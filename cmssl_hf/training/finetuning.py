@@ -31,6 +31,7 @@ from .engine.arguments import StageArguments, refuse_idle
 from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
 from .engine.run_folder import RANDOM_WEIGHTS, check_model_name, read_run
 from .engine.trainer import StageTrainer
+from .model_card import write_model_card
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
 
@@ -294,7 +295,7 @@ def finetune(
                 "finished": read_run(run.path).get("finished"),
             },
         )
-    trainer.publish()
+    trainer.publish(write_model_card)
     return results
 
 

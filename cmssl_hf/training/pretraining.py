@@ -14,6 +14,7 @@ from .arguments import AugmentationArguments, DataArguments, parse_config_overri
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.trainer import StageTrainer
+from .model_card import write_model_card
 from .stage import Stage
 
 
@@ -54,7 +55,7 @@ class LossTrainer(StageTrainer):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        inputs = self._prepare_inputs(inputs)
+        inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, _ = self.compute_loss(model, inputs, return_outputs=True)
         per_window = loss.detach().expand(len(inputs["input_values"]))
@@ -119,5 +120,5 @@ def pretrain_one_signal(
         processing_class=feature_extractor,
     )
     metrics = trainer.run(run, checkpoint)
-    trainer.publish()
+    trainer.publish(write_model_card)
     return metrics

@@ -18,6 +18,7 @@ from .codebook import CodebookCollapseCallback, initialize_codebook, revive_code
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments, refuse_idle
 from .engine.trainer import StageTrainer
+from .model_card import write_model_card
 from .reconstruction import codebook_metrics, reconstruction_metrics, reconstruction_report, reconstruction_statistics
 from .stage import Stage, register_stage
 
@@ -136,7 +137,7 @@ class TokenizerTrainer(StageTrainer):
         return torch.stack([mask.sum(), patch_attention_mask(mask, self.model.config.patch_size).sum()])
 
     def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        inputs = self._prepare_inputs(inputs)
+        inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         statistics = reconstruction_statistics(
@@ -159,9 +160,9 @@ class TokenizerTrainer(StageTrainer):
         metrics = reconstruction_report(model, self.eval_dataset, folder / RECONSTRUCTIONS_FILE)
         return {f"eval_{name}": value for name, value in metrics.items()}
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+    def is_best(self, metrics: dict[str, float], trial: Any) -> bool:
         # Without the quantiser the loss is lower than any that follows.
-        return super()._determine_best_metric(metrics, trial) if self.quantizes else False
+        return super().is_best(metrics, trial) if self.quantizes else False
 
 
 class _CodebookUpdate(TrainerCallback):
@@ -285,7 +286,7 @@ def pretrain_tokenizer(
         processing_class=feature_extractor,
     )
     metrics = trainer.run(run, checkpoint)
-    trainer.publish()
+    trainer.publish(write_model_card)
     return metrics
 
 

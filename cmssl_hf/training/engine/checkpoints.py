@@ -13,9 +13,11 @@ from typing import Any
 from huggingface_hub import upload_folder
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainerState
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints, sort_checkpoints
+
+from .trainer_hooks import HookedTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -143,7 +145,7 @@ def best_checkpoint(run_folder: Path, state: TrainerState) -> str | None:
     return state.best_model_checkpoint and str(run_folder / Path(state.best_model_checkpoint).name)
 
 
-class CheckpointingTrainer(Trainer):
+class CheckpointingTrainer(HookedTrainer):
     """A `Trainer` whose checkpoints appear when they are complete, and that deletes old ones only after that.
 
     They are written to a folder of their own, listed in a manifest, flushed to the disk and then renamed. A run that is
@@ -152,12 +154,12 @@ class CheckpointingTrainer(Trainer):
 
     _unfinished: Path | None = None
 
-    def _get_output_dir(self, trial: Any) -> str:
+    def folder_of_checkpoints(self, trial: Any) -> str:
         # While a checkpoint is being written this is where `Trainer` puts it, and where it looks for older ones to delete.
-        return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
+        return super().folder_of_checkpoints(trial) if self._unfinished is None else str(self._unfinished)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        run_folder = Path(self._get_output_dir(trial))
+    def store_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_folder = Path(self.folder_of_checkpoints(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         written, checkpoint = run_folder / _UNFINISHED_FOLDER / name, run_folder / name
         if self.args.should_save:
@@ -165,7 +167,7 @@ class CheckpointingTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         try:
             self._unfinished = written.parent
-            super()._save_checkpoint(model, trial)
+            super().store_checkpoint(model, trial)
             # Every process has written its random state.
             self.accelerator.wait_for_everyone()
             self.state.best_model_checkpoint = best_checkpoint(run_folder, self.state)
@@ -186,28 +188,27 @@ class CheckpointingTrainer(Trainer):
         if self.args.should_save:
             rotate_checkpoints(str(run_folder), self.args.save_total_limit, self.state.best_model_checkpoint)
         if self.args.push_to_hub:
-            self._push_from_checkpoint(str(checkpoint))
+            self.push_checkpoint(str(checkpoint))
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # That of `Trainer` uploads all training arguments in a pickle, `hub_token` among them.
+    def push_checkpoint(self, folder: str) -> None:
         if self._unfinished is not None or self.args.hub_strategy == "end" or not self.is_world_process_zero():
             return
         try:
             upload_folder(
                 repo_id=self.hub_model_id,
-                folder_path=checkpoint_folder,
+                folder_path=folder,
                 ignore_patterns=list(_NEEDED_TO_CONTINUE_ONLY),
                 commit_message=f"Step {self.state.global_step}",
                 token=self.args.hub_token,
                 revision=self.args.hub_revision,
             )
         except OSError as error:
-            logger.warning("%s could not be uploaded: %s", checkpoint_folder, error)
+            logger.warning("%s could not be uploaded: %s", folder, error)
 
-    def _load_best_model(self) -> None:
+    def load_best(self) -> None:
         if self.state.best_model_checkpoint is not None:
             refuse_damaged(self.state.best_model_checkpoint)
-        super()._load_best_model()
+        super().load_best()
 
 
 def _why_not_written(checkpoint: Path, error: Exception) -> str:

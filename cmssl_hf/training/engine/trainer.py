@@ -14,7 +14,6 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from ...models.cpu_kernels import cpu_kernels
-from ..model_card import write_model_card
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
@@ -95,8 +94,7 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         if self.is_world_process_zero():
             with cpu_kernels(self.model, self.args.cpu_kernels):
                 metrics.update(self.report(folder.path))
-        # Saving as users do would already push, before there are results for the model card.
-        self.save_model(_internal_call=True)
+        self.store_model()
         self.save_state()
         self.save_metrics("eval", metrics)
         results = metrics if test is None else test()
@@ -138,14 +136,19 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         self._divergence.note_loss(loss * self.current_gradient_accumulation_steps, self.args, self.state)
         return loss
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def store_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._divergence.check_before_saving(self.model, self.args, self.state)
-        super()._save_checkpoint(model, trial)
+        super().store_checkpoint(model, trial)
 
-    def publish(self) -> None:
+    def publish(self, write_card: Callable[[str, str | None], Any]) -> None:
         """Writes the model card of the finished run and, with `push_to_hub`, uploads the run's folder but for checkpoints,
-        predictions and the trainer's state."""
-        self.create_model_card()
+        predictions and the trainer's state.
+
+        Args:
+            write_card: called with the folder, and the Hub id if there is one.
+        """
+        if self.is_world_process_zero():
+            write_card(self.args.output_dir, self.hub_model_id)
         if self.args.push_to_hub and self.is_world_process_zero():
             upload_folder(
                 repo_id=self.hub_model_id,
@@ -161,10 +164,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         # A pickle with paths of this machine and `hub_token` in it must not be uploaded; `run.json` says what decides.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Writes the card from the run's record, in place of the draft that transformers makes."""
-        if self.is_world_process_zero():
-            write_model_card(self.args.output_dir, self.hub_model_id)
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the draft that transformers would make knows less than the run's record."""
 
     def _restore_if_complete(self, checkpoint: str) -> bool:
         """Restores the end of a run whose last checkpoint this is; transformers would train on from it."""
@@ -178,7 +179,7 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
 
     def _restore(self, model: Path, state: Path) -> None:
         """Takes the weights in one folder and the state in another."""
-        self._load_from_checkpoint(str(model))
+        self.load_weights(str(model))
         self.state = TrainerState.load_from_json(str(state / TRAINER_STATE_NAME))
 
     def note_loss_part(self, name: str, value: torch.Tensor) -> None:

@@ -8,7 +8,8 @@ import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from accelerate.utils import recursively_apply
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
-from transformers import Trainer
+
+from .trainer_hooks import HookedTrainer
 
 
 class SizedSampler(Sized, Iterable[int], Protocol):
@@ -70,19 +71,19 @@ class EvaluationBatches(Sampler[list[int]]):
             yield list(range(first, min(first + self.batch_size, self._num_windows))) or [0]
 
 
-class SharedWindowsTrainer(Trainer):
+class SharedWindowsTrainer(HookedTrainer):
     """A `Trainer` that reads the same windows at each step, and validates in the same batches, for any number of processes
     whose batches together are equally large."""
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
-        sampler = super()._get_train_sampler(train_dataset)
+    def train_sampler(self, dataset: Dataset | None = None) -> Sampler[int] | None:
+        sampler = super().train_sampler(dataset)
         if not isinstance(sampler, Sized) or self.args.dataloader_drop_last:
             return sampler
         if isinstance(sampler, RandomSampler):
             # What accelerate would replace it by if it saw it.
             sampler = SeedableRandomSampler(sampler.data_source, data_seed=self.args.data_seed)
         num_shares = self.args.world_size * self.args.gradient_accumulation_steps
-        return WholeSteps(sampler, self._train_batch_size * num_shares)
+        return WholeSteps(sampler, self.args.train_batch_size * num_shares)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         if self.args.world_size == 1:
