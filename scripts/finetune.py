@@ -1,6 +1,6 @@
 """Stage 3: fine-tunes an encoder for one task and tests it.
 
-    accelerate launch scripts/finetune.py scripts/configs/finetune.yaml --task bidmc_hr --model_name_or_path runs/encoder \
+    accelerate launch -q scripts/finetune.py scripts/configs/finetune.yaml --task bidmc_hr --model_name_or_path runs/encoder \
         --data_dir <folder of the release> --output_dir runs/bidmc_hr
 """
 

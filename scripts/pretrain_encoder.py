@@ -1,6 +1,6 @@
 """Stage 2: trains an encoder of one signal, by default to name the codes of a frozen tokenizer (`--objective tokens`).
 
-    accelerate launch scripts/pretrain_encoder.py scripts/configs/pretrain_encoder_small-data.yaml --tokenizer runs/tokenizer \
+    accelerate launch -q scripts/pretrain_encoder.py scripts/configs/pretrain_encoder_small-data.yaml --tokenizer runs/tokenizer \
         --output_dir runs/encoder
 """
 

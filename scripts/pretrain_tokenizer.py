@@ -1,6 +1,6 @@
 """Stage 1: trains a tokenizer.
 
-accelerate launch scripts/pretrain_tokenizer.py scripts/configs/pretrain_tokenizer_small-data.yaml --output_dir runs/tokenizer
+accelerate launch -q scripts/pretrain_tokenizer.py scripts/configs/pretrain_tokenizer_small-data.yaml --output_dir runs/tokenizer
 """
 
 from cmssl_hf.training.command import command

@@ -28,7 +28,7 @@ The models are in {run}: tokenizer, encoder, heart_rate. To predict from an arra
 
 def launch(stage: str, config: str, *flags: str) -> None:
     """Runs one stage in as many processes as there are cores (two at most) or, with a GPU, in one."""
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     command += ["--config_file", str(SCRIPTS / "accelerate" / accelerate_config())]
     command += [str(SCRIPTS / f"{stage}.py"), str(SCRIPTS / "configs" / config), *flags]
     print(f"\n=== {stage.replace('_', ' ')} ===", flush=True)

@@ -1,6 +1,6 @@
 """Fine-tunes models x tasks x seeds and ends with one table.
 
-    accelerate launch scripts/run_finetuning.py -m "runs/encoder small" -e "bidmc_hr bidmc_rr" --seeds 0 1 2 \
+    accelerate launch -q scripts/run_finetuning.py -m "runs/encoder small" -e "bidmc_hr bidmc_rr" --seeds 0 1 2 \
         --data_dir <folder of the release> --output_dir runs/finetuning
 
 A model is a folder or Hub id of an encoder, or a published size (small, base, large) to start from random weights. Every other

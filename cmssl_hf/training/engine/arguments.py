@@ -14,6 +14,9 @@ from .unsupported import refuse_unsupported
 class StageArguments(TrainingArguments):
     """`TrainingArguments` with the defaults that all stages share."""
 
+    # Where `--help` shows them: a stage's own arguments come before the hundred of transformers.
+    _argument_group_name = "training, with all arguments of transformers.TrainingArguments"
+
     output_dir: str = field(default="runs/run", metadata={"help": "Folder of the run; a run that is there continues."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: `steps` or `epoch`."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save; the same as `eval_strategy`."})

@@ -15,6 +15,8 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
+from ...extensions import IMPORT_HELP
+
 
 class _YamlLoader(yaml.SafeLoader):
     """YAML 1.2 in one thing: `1e-3` is a number."""
@@ -113,7 +115,12 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
     files = []
     while arguments and not arguments[0].startswith("-"):
         files.append(Path(arguments.pop(0)))
-    parser = HfArgumentParser(dataclass_types, allow_abbrev=False)
+    parser = HfArgumentParser(
+        dataclass_types,
+        allow_abbrev=False,
+        usage="%(prog)s [FILE.yaml ...] [--name value ...]",
+        epilog=IMPORT_HELP,
+    )
     parser.register("type", dict[str, Any], _options_flag)
     types = {name: hint for kind in dataclass_types for name, hint in get_type_hints(kind).items()}
     actions = {action.dest: action for action in parser._actions}
