@@ -4,8 +4,10 @@ Importing this package makes the models known to transformers' Auto classes and 
 installed, `cmssl_hf.signals`, `load_dataset` and the dataset builders serve all the same.
 """
 
+import contextlib
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .tasks import Task, register_task
@@ -43,7 +45,22 @@ if TYPE_CHECKING:
     from .data.loading import load_dataset, register_dataset
     from .training.stage import register_objective
 
-#: What needs more than a model does: packages of the extras `[data]` and `[train]`.
+
+@contextlib.contextmanager
+def naming_the_extra() -> Iterator[None]:
+    """Around imports of packages that a model does not need: where one is missing, the error says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or __name__).partition(".")[0]
+        if package == __name__:
+            raise
+        raise ModuleNotFoundError(
+            f'{package} is not installed: `pip install "cmssl_hf[train]"`.', name=error.name
+        ) from None
+
+
+#: What is imported when it is asked for, since it needs packages of the extra `[train]`.
 _NEEDS_AN_EXTRA = {
     "load_dataset": "data.loading",
     "register_dataset": "data.loading",
@@ -53,7 +70,8 @@ _NEEDS_AN_EXTRA = {
 
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_AN_EXTRA:
-        return getattr(importlib.import_module(f".{_NEEDS_AN_EXTRA[name]}", __name__), name)
+        with naming_the_extra():
+            return getattr(importlib.import_module(f".{_NEEDS_AN_EXTRA[name]}", __name__), name)
     if name in __all__:
         raise ModuleNotFoundError(
             f"{name} needs torch and transformers: `pip install torch transformers`.", name="torch"

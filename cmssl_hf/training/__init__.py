@@ -1,11 +1,15 @@
 """The three stages on `transformers.Trainer`, one file each: `tokenizer`, `encoder`, `finetuning`."""
 
-from .arguments import AugmentationArguments, DataArguments
-from .encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
-from .finetuning import FinetuningArguments, TaskArguments, finetune
-from .model_card import write_model_card
-from .stage import Stage, register_objective
-from .tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
+from .. import naming_the_extra
+
+
+with naming_the_extra():
+    from .arguments import AugmentationArguments, DataArguments
+    from .encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
+    from .finetuning import FinetuningArguments, TaskArguments, finetune
+    from .model_card import write_model_card
+    from .stage import Stage, register_objective
+    from .tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 
 
 __all__ = [
