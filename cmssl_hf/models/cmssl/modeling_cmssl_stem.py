@@ -82,9 +82,8 @@ class CMSSLStemLayer(nn.Module):
 class CMSSLStem(nn.Module):
     """Signals to one vector per patch, which takes the place of the patch's samples.
 
-    Each convolution has a norm over time, other than in wav2vec 2.0, where only the first one has: from few recordings
-    nothing was learnt in the first steps without (docs/pretraining.md). Of a window that is a single patch the norm leaves
-    nothing.
+    Each convolution has a norm over time; in the base model of wav2vec 2.0 only the first one has. Of a window that is a
+    single patch it leaves nothing.
     """
 
     def __init__(self, config: CMSSLEncoderConfig):
