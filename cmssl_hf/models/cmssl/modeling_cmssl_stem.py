@@ -82,9 +82,8 @@ class CMSSLStemLayer(nn.Module):
 class CMSSLStem(nn.Module):
     """Signals to one vector per patch, which takes the place of the patch's samples.
 
-    All convolutions have a norm over time. It takes out what all patches have in common, which at first is nearly everything:
-    without it (no norm, one over channels, or over the first convolution only) hundreds of steps pass before anything is
-    learnt. Of a window that is a single patch nothing is left.
+    Each convolution has a norm over time; in the base model of wav2vec 2.0 only the first one has. Of a window that is a
+    single patch it leaves nothing.
     """
 
     def __init__(self, config: CMSSLEncoderConfig):
