@@ -347,3 +347,11 @@ def test_arguments_that_would_do_nothing_are_refused(kind, values, message):
     )
     with pytest.raises(ValueError, match=message):
         kind(**required, **values)
+
+
+def test_former_places_of_arguments_still_work_with_a_warning():
+    with pytest.warns(FutureWarning, match=r"TaskArguments is now in cmssl_hf\.training\.finetuning\."):
+        from cmssl_hf.training.arguments import TaskArguments as former
+    assert former is TaskArguments
+    with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
+        from cmssl_hf.training.arguments import Nothing  # noqa: F401

@@ -1,6 +1,8 @@
 """Arguments that stages share: which data they read, and how training windows are changed."""
 
+import importlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -172,3 +174,24 @@ def parse_config_overrides(
             " `balance_classes`."
         )
     return overrides
+
+
+#: Where arguments went that stood here in version 0.1.
+_MOVED = {
+    "TokenizerArguments": "tokenizer",
+    "TokenizerTrainingArguments": "tokenizer",
+    "EncoderArguments": "encoder",
+    "EncoderTrainingArguments": "encoder",
+    "TaskArguments": "finetuning",
+    "FinetuningArguments": "finetuning",
+    "StageArguments": "engine.arguments",
+    "parse_arguments": "engine.parsing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = f"{__package__}.{_MOVED[name]}"
+    warnings.warn(f"{name} is now in {module}.", FutureWarning, stacklevel=2)
+    return getattr(importlib.import_module(module), name)
