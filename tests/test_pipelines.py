@@ -104,6 +104,13 @@ def test_windows_of_the_training(tmp_path):
     ]
 
 
+def test_padding_is_masked_whatever_the_feature_extractor_returns_by_default(tmp_path):
+    predict = pipeline(REGRESSION, model=save(tmp_path, num_labels=1))
+    expected = predict(recording(15), sampling_rate=64)
+    CMSSLFeatureExtractor(patch_size=PATCH, return_attention_mask=False).save_pretrained(tmp_path)
+    assert pipeline(REGRESSION, model=str(tmp_path))(recording(15), sampling_rate=64) == expected
+
+
 @pytest.mark.parametrize(
     ("seconds", "window", "stride", "expected"),
     [

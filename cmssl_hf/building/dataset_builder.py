@@ -32,7 +32,7 @@ import json
 import logging
 import tempfile
 import uuid
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,7 @@ class SubjectSplitConfig(SignalBuilderConfig):
 
     split_seed: int = 42
 
-    def divide(
-        self, records: Mapping[Hashable, Sequence], subjects: Sequence[Hashable] | None = None
-    ) -> dict[str, list]:
+    def divide(self, records: Mapping[Any, Sequence], subjects: Sequence[Any] | None = None) -> dict[str, list]:
         """Assigns the recordings of each subject to train, validation or test, in the order in which they are given.
 
         Args:
@@ -118,7 +116,7 @@ class SubjectSplitConfig(SignalBuilderConfig):
         """
         split = split_subjects(list(subjects or records), seed=self.split_seed)
         split_of = {subject: name for name, members in split.items() for subject in members}
-        divided = {name: [] for name in SPLITS}
+        divided: dict[str, list] = {name: [] for name in SPLITS}
         for subject, members in records.items():
             divided[split_of[subject]].extend(members)
         return divided
@@ -186,9 +184,9 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
         super().__init__(cache_dir, *args, **kwargs)
         downloads = Path(cache_dir, datasets.config.DOWNLOADED_DATASETS_DIR) if cache_dir else None
         self._downloads = Path(downloads or datasets.config.DOWNLOADED_DATASETS_PATH).expanduser()
-        # Where `num_proc` processes leave their counts.
-        self._counts_folder: str | None = None
-        self._report = {"splits": {}, "skipped_records": {}}
+        # Where `num_proc` processes leave their counts; empty where none are kept.
+        self._counts_folder = ""
+        self._report: dict[str, dict[str, Any]] = {"splits": {}, "skipped_records": {}}
         self._num_records = 0
 
     @classmethod
@@ -335,7 +333,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
     def _generate_tables(self, records, split):
         counts = SplitCounts()
         yield from enumerate(self.read_records(records, counts))
-        if self._counts_folder is not None:
+        if self._counts_folder:
             # With `num_proc` this is another process.
             path = Path(self._counts_folder, f"{split}-{uuid.uuid4().hex}.json")
             path.write_text(json.dumps(counts.to_dict()))
@@ -360,7 +358,7 @@ class SignalDatasetBuilder(datasets.ArrowBasedBuilder):
             try:
                 super().download_and_prepare(output_dir, **kwargs)
             finally:
-                self._counts_folder = None
+                self._counts_folder = ""
         if self._report["splits"]:
             Path(output_dir or self.cache_dir, REPORT_FILE).write_text(json.dumps(self._report, indent=2))
 

@@ -70,14 +70,14 @@ class RecordSplitConfig(SignalBuilderConfig):
         """
         from sklearn.model_selection import train_test_split
 
-        rows, classes = np.arange(len(records)), None if classes is None else np.asarray(classes)
+        rows, strata = np.arange(len(records)), None if classes is None else np.asarray(classes)
         try:
-            rest, test = train_test_split(rows, test_size=0.1, random_state=self.split_seed, stratify=classes)
+            rest, test = train_test_split(rows, test_size=0.1, random_state=self.split_seed, stratify=strata)
             train, validation = train_test_split(
                 rest,
                 test_size=0.1 / 0.9,
                 random_state=self.split_seed,
-                stratify=None if classes is None else classes[rest],
+                stratify=None if strata is None else strata[rest],
             )
         except ValueError as error:
             raise ValueError(f"{len(records)} recordings cannot be split 80/10/10: {error}") from error

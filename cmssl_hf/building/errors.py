@@ -27,9 +27,9 @@ class damaged_if_unreadable:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         # Parsers of damaged files raise almost anything: IndexError, struct.error, UnicodeDecodeError, zlib.error... A generator
         # that is dropped is closed by an exception too, perhaps when this module is gone already.
         if not isinstance(error, Exception) or isinstance(error, DamagedRecordError):
-            return False
-        raise DamagedRecordError(f"{self._path} cannot be read: {kind.__name__}: {error}") from error
+            return
+        raise DamagedRecordError(f"{self._path} cannot be read: {type(error).__name__}: {error}") from error

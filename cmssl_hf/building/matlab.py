@@ -59,12 +59,12 @@ class CellArray:
 
     def __init__(self, dataset: h5py.Dataset, rows: slice = _ALL):
         self._file = h5i.get_file_id(dataset.id)
+        self._addresses: np.ndarray | None = None
         if dataset.id.get_type().equal(h5t.STD_REF_OBJ):
             self._references = _read_elements(dataset, rows, h5py.ref_dtype)
             self._addresses = _read_elements(dataset, rows, np.uint64, h5t.STD_REF_OBJ)
         else:
             self._references = np.array([dataset.ref], dtype=object)[rows]
-            self._addresses = None
 
     def __len__(self) -> int:
         return len(self._references)
@@ -73,7 +73,7 @@ class CellArray:
         """Reads numeric vectors as a float64 array `(rows, length)`; NaN where an element is empty or of another size."""
         references = self._references[rows]
         values = np.full((len(references), length), np.nan)
-        unread = range(len(references))
+        unread: Sequence[int] = range(len(references))
         if self._addresses is not None and len(references):
             unread = self._read_contiguous(values, h5r.dereference(references[0], self._file), self._addresses[rows])
         memory = h5s.create_simple((length,))

@@ -21,9 +21,11 @@ def all_files(folder: str | Path, leave_out: str | Path | None = None) -> list[P
         leave_out: a subfolder that is not looked into.
     """
     root = Path(folder).resolve()
-    found, linked_files = [], []
+    found: list[Path] = []
+    linked_files: list[Path] = []
+    linked_folders: list[Path] = []
     entered = {_identity(Path(leave_out))} if leave_out is not None and Path(leave_out).exists() else set()
-    folders, linked_folders = [Path(folder)], []
+    folders = [Path(folder)]
     while folders or linked_folders:
         # What is no link comes first, so that a folder has its own path.
         current = folders.pop() if folders else linked_folders.pop(0)

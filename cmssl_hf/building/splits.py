@@ -1,6 +1,7 @@
 """Subject-disjoint splits. numpy only."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,14 +9,14 @@ import numpy as np
 SPLITS = ("train", "validation", "test")
 
 
-def split_subjects(subjects: Sequence[Hashable], *, seed: int = 42) -> dict[str, list]:
+def split_subjects(subjects: Sequence[Any], *, seed: int = 42) -> dict[str, list]:
     """Divides subjects into train, validation and test.
 
     The published protocol: the sorted list is shuffled by `np.random.seed(seed); np.random.shuffle(...)`, then 80 % / 10 % / the
     rest, sizes rounded down.
 
     Args:
-        subjects: identifiers; repeated ones count once.
+        subjects: identifiers that can be sorted; repeated ones count once.
         seed: of the shuffle.
 
     Returns:

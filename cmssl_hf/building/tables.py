@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,11 @@ def read_table(path: Path, columns: Mapping[str, type | None], header: bool = Tr
     Raises:
         DamagedRecordError: if the file cannot be read, lacks a column, or a cell is something else.
     """
-    named = {} if header else {"header": None, "names": [*columns]}
+    names = None if header else [*columns]
     with damaged_if_unreadable(path):
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False, **named).rename(columns=str.strip)
+        table = pd.read_csv(
+            path, dtype=str, encoding="utf-8-sig", index_col=False, header="infer" if header else None, names=names
+        ).rename(columns=str.strip)
     missing = [name for name in columns if name not in table]
     if missing:
         raise DamagedRecordError(f"{path} has no column {', '.join(missing)}; it has {', '.join(table.columns)}.")
@@ -68,11 +71,11 @@ def whole_numbers(column: pd.Series, path: Path, header: bool = True) -> np.ndar
     if len(wrong):
         value = numbers[wrong[0]]
         problem = "the cell is empty" if math.isnan(value) else f"{value:g} is not a whole number"
-        raise damaged_cell(path, column.index[wrong[0]], column.name, problem, header)
+        raise damaged_cell(path, column.index[wrong[0]], str(column.name), problem, header)
     return numbers.astype(np.int64)
 
 
-def _is_number(cell: object) -> bool:
+def _is_number(cell: Any) -> bool:
     try:
         float(cell)
     except ValueError:

@@ -45,8 +45,8 @@ def _spelled_for_wfdb(header: Path, without_date: bool = False) -> Iterator[str]
     with damaged_if_unreadable(header), contextlib.ExitStack() as stack:
         refuse_unsafe_header(header)
         lines = header.read_text(encoding="ascii", errors="ignore").splitlines()
-        first = next((number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
-        dated = without_date and first is not None and len(lines[first].split()) > 4
+        first = next((number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")), -1)
+        dated = without_date and first >= 0 and len(lines[first].split()) > 4
         files = {name: beside(header, name) for name in _named_files(lines)}
         misspelled = header.suffix != ".hea" or any(file.name != name for name, file in files.items())
         if not dated and not misspelled:

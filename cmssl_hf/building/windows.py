@@ -104,7 +104,7 @@ def _reason_to_drop(signal: np.ndarray) -> str | None:
     return reason
 
 
-def _surely_usable(signals: Sequence[np.ndarray]) -> np.ndarray:
+def _surely_usable(signals: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     """Mask of the windows that cannot be flat, because too few of their samples equal the one before; it takes a fraction
     of the time of looking for runs. Of windows that differ in length none is sure."""
     if not isinstance(signals, np.ndarray) or signals.size == 0:

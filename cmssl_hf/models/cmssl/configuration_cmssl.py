@@ -46,7 +46,7 @@ def _complete_auto_map(output: dict[str, Any], auto_classes: dict[str, str]) -> 
     return output
 
 
-def _check_channels(channels: tuple[str, ...]) -> None:
+def _check_channels(channels: list[str] | tuple[str, ...]) -> None:
     if not channels or len(set(channels)) != len(channels) or not set(channels) <= set(PASS_BANDS):
         raise ValueError(f"`channels` must name one or more of {sorted(PASS_BANDS)} once each, but is {channels}.")
 
@@ -177,7 +177,7 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
         _check_layers(num_hidden_layers=self.num_hidden_layers, num_decoder_layers=self.num_decoder_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
         _check_heads(self.hidden_size, self.num_decoder_attention_heads)
-        if len(self.channel_loss_weights) != len(self.channels):
+        if len(self.channel_loss_weights or ()) != len(self.channels):
             raise ValueError(
                 f"`channel_loss_weights` must hold one weight per channel {self.channels}, but is"
                 f" {self.channel_loss_weights}."
@@ -332,7 +332,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         if any(value is not None and not math.isfinite(value) for value in means):
             raise ValueError(f"`label_mean` must be finite, but is {self.label_mean}.")
         if self.piece_seconds is not None and not (
-            math.isfinite(self.piece_seconds) and self.piece_samples >= self.patch_size
+            math.isfinite(self.piece_seconds) and (self.piece_samples or 0) >= self.patch_size
         ):
             raise ValueError(
                 f"`piece_seconds` ({self.piece_seconds}) must hold at least one patch of {self.patch_size} samples."

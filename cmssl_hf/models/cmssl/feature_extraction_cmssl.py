@@ -148,13 +148,13 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             ValueError: if rows have different names or channels, a mask does not fit its row, or another entry holds no
                 numbers or has not one shape in all rows.
         """
-        options = {"padding": padding, "max_length": max_length, "truncation": truncation}
+        options: dict[str, Any] = {"padding": padding, "max_length": max_length, "truncation": truncation}
         options["return_attention_mask"] = return_attention_mask
         columns = _by_column(processed_features)
         rows = columns.get("input_values")
         if rows is None or len(rows) == 0 or self._is_transformers_layout(rows):
             options |= {"pad_to_multiple_of": pad_to_multiple_of, "return_tensors": return_tensors}
-            return super().pad(processed_features, **options)
+            return super().pad(columns, **options)
         if return_tensors is None and any(hasattr(values, "detach") for values in (rows, rows[0], *rows[0])):
             return_tensors = TensorType.PYTORCH
         columns = {name: _stackable(name, values) for name, values in columns.items() if name != "input_values"}
@@ -205,8 +205,9 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
 
     def _windows(self, signals: dict[str, np.ndarray | Sequence | None]) -> dict[str, list[np.ndarray]]:
         """Lists of float64 windows per channel of the model; all lists have the same length."""
-        superfluous = [name for name, signal in signals.items() if signal is not None and name not in self.channels]
-        missing = [name for name in self.channels if signals[name] is None]
+        given = {name: signal for name, signal in signals.items() if signal is not None}
+        superfluous = [name for name in given if name not in self.channels]
+        missing = [name for name in self.channels if name not in given]
         if superfluous or missing:
             raise ValueError(
                 f"This feature extractor reads {' and '.join(self.channels)}"
@@ -214,7 +215,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
                 + (f", but was given {' and '.join(superfluous)}" if superfluous else "")
                 + "."
             )
-        windows = {name: self._as_batch(name, signals[name]) for name in self.channels}
+        windows = {name: self._as_batch(name, given[name]) for name in self.channels}
         sizes = {name: len(batch) for name, batch in windows.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"All signals must have as many windows, but have {sizes}.")
@@ -276,7 +277,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
         by_length: dict[int, list[int]] = {}
         for index, window in enumerate(windows):
             by_length.setdefault(len(window), []).append(index)
-        processed: list[np.ndarray] = [None] * len(windows)
+        processed: dict[int, np.ndarray] = {}
         for length, indices in by_length.items():
             signals = resample(np.stack([windows[index] for index in indices]), sampling_rate, self.sampling_rate)
             if signals.shape[-1] < self.patch_size:
@@ -285,7 +286,8 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
                     f" patch of {self.patch_size / self.sampling_rate:.3g} s is needed."
                 )
             if self.do_band_pass:
-                signals = band_pass(signals, self.sampling_rate, tuple(self.pass_bands[name]))
+                low, high = self.pass_bands[name]
+                signals = band_pass(signals, self.sampling_rate, (low, high))
             if self.do_standardize:
                 signals = standardize(signals)
             with np.errstate(over="ignore"):
@@ -295,7 +297,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
                 raise ValueError(f"`{name}` (window {bad} of the batch) holds values too large to be processed.")
             for index, signal in zip(indices, signals):
                 processed[index] = signal
-        return processed
+        return [processed[index] for index in range(len(windows))]
 
     def _stack(self, index: int, signals: tuple[np.ndarray, ...]) -> np.ndarray:
         """Channels of one window as `(channels, samples)`."""
@@ -326,7 +328,7 @@ def _to_sequence(values: Any) -> np.ndarray | list:
         # numpy has no bfloat16.
         values = (values.double() if values.is_floating_point() else values).numpy()
     if np.ma.isMaskedArray(values) and values.dtype.kind in "fiu":
-        values = values.astype(np.float64).filled(np.nan)
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     return np.asarray(values) if hasattr(values, "__array__") else list(values)
 
 

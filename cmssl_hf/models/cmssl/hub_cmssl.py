@@ -11,13 +11,20 @@ import pickle
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils.hub import create_and_tag_model_card
+
+
+# What the mixins are for. At run time a feature extractor loads no models, whose import takes seconds.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, SequenceFeatureExtractor
+else:
+    PreTrainedModel = SequenceFeatureExtractor = object
 
 
 _CARD_FILE = "README.md"
@@ -57,7 +64,7 @@ def name_model(card: str, name: str) -> str:
     return re.sub(r'^name = ".*"$', lambda _: f'name = "{name}"', card, flags=re.MULTILINE)
 
 
-class HubModelMixin:
+class HubModelMixin(PreTrainedModel):
     """For models: what [`~PreTrainedModel.from_pretrained`], [`~PreTrainedModel.save_pretrained`] and `push_to_hub` do beyond
     those of transformers."""
 
@@ -115,27 +122,27 @@ class HubModelMixin:
         if revision is not None and not create_pr and not revision.startswith("refs/pr"):
             hub.create_branch(repo_id, branch=revision, exist_ok=True)
         run = _folder_of_run(self.config.name_or_path, hub)
-        recorded = run is not None and _holds(run, self, kwargs.get("state_dict"))
+        recorded = run if run is not None and _holds(run, self, kwargs.get("state_dict")) else None
         tags = list(dict.fromkeys([*(self.model_tags or []), *([tags] if isinstance(tags, str) else tags or [])]))
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
-            if recorded:
-                record = (run / _RUN_FILE).read_bytes()
+            if recorded is not None:
+                record = (recorded / _RUN_FILE).read_bytes()
                 if "weights" in (notes := json.loads(record)):  # the same tensors need not be the same bytes in a file
                     notes["weights"] = {file.name: _sha256_of(file) for file in _weights_files(Path(folder))}
                     record = (json.dumps(notes, indent=2) + "\n").encode()
                 (Path(folder) / _RUN_FILE).write_bytes(record)
-            if recorded and (run / _CARD_FILE).is_file():
-                card = ModelCard(name_model((run / _CARD_FILE).read_text(encoding="utf-8"), repo_id))
-                card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags])) or None
+            if recorded is not None and (recorded / _CARD_FILE).is_file():
+                card = ModelCard(name_model((recorded / _CARD_FILE).read_text(encoding="utf-8"), repo_id))
+                card.data["tags"] = list(dict.fromkeys([*(card.data.get("tags") or []), *tags])) or None
             # A card beside a `run.json` is that of the run's model; any other one may have been written by hand.
-            elif not recorded and (
+            elif recorded is None and (
                 hub.file_exists(repo_id, _RUN_FILE, revision=revision)
                 or (run is not None and not hub.file_exists(repo_id, _CARD_FILE, revision=revision))
             ):
                 card = _plain_card(_UNKNOWN if run is None else _CHANGED, tags)
             else:
-                card = create_and_tag_model_card(repo_id, tags, token=token)
+                card = create_and_tag_model_card(repo_id, tags, token=token)  # type: ignore[arg-type]  # it takes `bool` too
             card.save(Path(folder) / _CARD_FILE)
             return hub.upload_folder(
                 repo_id=repo_id,
@@ -144,11 +151,11 @@ class HubModelMixin:
                 commit_description=commit_description,
                 revision=revision,
                 create_pr=create_pr,
-                delete_patterns=None if recorded else _RUN_FILE,
+                delete_patterns=_RUN_FILE if recorded is None else None,
             )
 
 
-class HubFeatureExtractorMixin:
+class HubFeatureExtractorMixin(SequenceFeatureExtractor):
     """For feature extractors: the one that a run's model was measured with is not replaced while the record is there."""
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):

@@ -20,6 +20,10 @@ class CMSSLCodebook(nn.Module):
     it normalises them; a positive factor does not change a normalised row, so that division is left out.
     """
 
+    weight: torch.Tensor
+    cluster_size: torch.Tensor
+    vector_sum: torch.Tensor
+
     def __init__(self, config):
         super().__init__()
         self.ema_decay = config.ema_decay

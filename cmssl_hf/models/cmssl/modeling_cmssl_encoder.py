@@ -37,7 +37,7 @@ class CMSSLEncoderPreTrainedModel(HubModelMixin, PreTrainedModel):
     config_class = CMSSLEncoderConfig
     base_model_prefix = "encoder"
     main_input_name = "input_values"
-    input_modalities = ("time",)
+    input_modalities = "time"
     _input_embed_layer = "patch_projection"
     supports_gradient_checkpointing = True
     # Losses are means over the batch; `Trainer` must divide them itself when it accumulates gradients.
@@ -77,7 +77,7 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_values: torch.FloatTensor,
+        input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
@@ -129,11 +129,11 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_values: torch.FloatTensor,
+        input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         return_logits: bool = True,
-        soft_targets: torch.FloatTensor | None = None,
+        soft_targets: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
         r"""
@@ -164,10 +164,10 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
         logits = loss = None
         if return_logits or labels is None:
             logits = self.code_head(outputs.last_hidden_state).view(*expected, self.config.codebook_size)
-        if labels is not None and logits is None:
-            loss = chunked_cross_entropy(outputs.last_hidden_state, self.code_head, labels, soft_targets)
-        elif labels is not None:
+        if labels is not None and logits is not None:
             loss = code_cross_entropy(logits.float().flatten(0, 1), labels.flatten(), soft_targets)
+        elif labels is not None:
+            loss = chunked_cross_entropy(outputs.last_hidden_state, self.code_head, labels, soft_targets)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -185,7 +185,7 @@ class CMSSLClassificationHead(nn.Module):
             self.dense = nn.Linear(input_size, config.hidden_size // 2)
             self.activation = ACT2FN["gelu"]
             input_size = config.hidden_size // 2
-        self.out_proj = nn.Linear(input_size, config.num_labels)
+        self.out_proj = nn.Linear(input_size, config.num_labels)  # type: ignore[arg-type]  # no config leaves it `None`
 
     def forward(self, hidden_states: torch.Tensor, real_patches: torch.Tensor | None = None) -> torch.Tensor:
         features = self.pooling(hidden_states, real_patches)
@@ -248,7 +248,7 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_values: torch.FloatTensor,
+        input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -277,7 +277,7 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
         outputs = self.encoder(input_values, attention_mask, **kwargs)
         hidden_states = outputs.last_hidden_state
         real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
-        if used is not None:
+        if used is not None and real is not None:
             hidden_states, real = join_pieces(hidden_states, used), join_pieces(real, used)
         logits = self.classifier(hidden_states, real)
         loss = None if labels is None else self._loss(logits.float(), labels)

@@ -79,7 +79,8 @@ def power_shares(series: torch.Tensor, real: torch.Tensor, patch_seconds: float)
     series = series * hann[..., None]
     frequencies = series.new_tensor(spectrum_frequencies())
     phase = 2 * math.pi * patch_seconds * index[:, None] * frequencies
-    power = sum(torch.einsum("bnk,nf->bkf", series, wave) ** 2 for wave in (phase.cos(), phase.sin()))
+    cosines, sines = (torch.einsum("bnk,nf->bkf", series, wave) for wave in (phase.cos(), phase.sin()))
+    power = cosines**2 + sines**2
     return power / (power.sum(-1, keepdim=True) + 1e-6)
 
 

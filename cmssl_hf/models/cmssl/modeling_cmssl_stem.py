@@ -31,7 +31,7 @@ class CMSSLNormOverTime(nn.GroupNorm):
     def __init__(self, num_channels: int, eps: float):
         super().__init__(num_channels, num_channels, eps=eps)
 
-    def forward(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
             hidden_states: `(batch, num_channels, length)`.
@@ -92,7 +92,8 @@ class CMSSLStem(nn.Module):
         strides = stem_strides(config.patch_size)
         sizes = [len(config.channels), *[self.output_size] * len(strides)]
         self.layers = nn.ModuleList(
-            CMSSLStemLayer(config, *channels, stride) for *channels, stride in zip(sizes, sizes[1:], strides)
+            CMSSLStemLayer(config, in_channels, out_channels, stride)
+            for in_channels, out_channels, stride in zip(sizes, sizes[1:], strides)
         )
         self.layer_norm = nn.LayerNorm(self.output_size, eps=config.layer_norm_eps)
 

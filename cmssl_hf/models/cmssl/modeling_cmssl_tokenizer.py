@@ -50,14 +50,14 @@ class CMSSLTokenizerOutput(ModelOutput):
             Attention weights of the encoder's layers, `(batch, heads, num_patches, num_patches)`.
     """
 
-    loss: torch.FloatTensor | None = None
-    reconstruction_loss: torch.FloatTensor | None = None
-    commitment_loss: torch.FloatTensor | None = None
-    reconstruction: torch.FloatTensor | None = None
-    codes: torch.LongTensor | None = None
-    latents: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    commitment_loss: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class CMSSLTokenizerEncoder(nn.Module):
@@ -66,7 +66,7 @@ class CMSSLTokenizerEncoder(nn.Module):
     def __init__(self, config: CMSSLTokenizerConfig):
         super().__init__()
         self.config = config
-        self.patch_projection = nn.Linear(len(config.channels) * config.patch_size, config.hidden_size)
+        self.patch_projection: nn.Module = nn.Linear(len(config.channels) * config.patch_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
         self.layers = nn.ModuleList(
             CMSSLLayer(config, config.num_attention_heads) for _ in range(config.num_hidden_layers)
@@ -132,7 +132,7 @@ class CMSSLTokenizerPreTrainedModel(HubModelMixin, PreTrainedModel):
     config_class = CMSSLTokenizerConfig
     base_model_prefix = "tokenizer"
     main_input_name = "input_values"
-    input_modalities = ("time",)
+    input_modalities = "time"
     supports_gradient_checkpointing = True
     # Losses are means over the batch; `Trainer` must divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False
@@ -179,7 +179,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        input_values: torch.FloatTensor,
+        input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         quantize: bool = True,
         update_codebook: bool = True,
@@ -229,13 +229,13 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.encoder.patch_projection = value
 
-    def encode(self, input_values: torch.FloatTensor, attention_mask: torch.Tensor | None = None) -> torch.LongTensor:
+    def encode(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Codes `(batch, num_patches)` of signals `(batch, channels, samples)`; -100 where a patch is all padding."""
         _, patches, real = self._patch(input_values, attention_mask)
         codes = self.codebook.nearest(self.encoder(patches, real))
         return codes if real is None else codes.masked_fill(~real, -100)
 
-    def decode(self, codes: torch.LongTensor) -> torch.FloatTensor:
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Signals `(batch, channels, samples)` of codes `(batch, num_patches)`; negative codes are taken as padding.
 
         Raises:

@@ -10,6 +10,7 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import logging
 
+from .feature_extraction_cmssl import CMSSLFeatureExtractor
 from .quality_cmssl import QUALITY_ISSUES
 from .recording_windows_cmssl import describe_gaps, fill_gaps, quality_issues, reason_not_to_use, window_times
 from .recordings_cmssl import Recording, read_recording
@@ -74,11 +75,11 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         FileNotFoundError: if there is no such file.
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = True
-    _load_tokenizer = False
+    feature_extractor: CMSSLFeatureExtractor
+
+    # transformers gives them the type of its default, `None`.
+    _load_processor = _load_image_processor = _load_video_processor = _load_tokenizer = False  # type: ignore[assignment]
+    _load_feature_extractor = True  # type: ignore[assignment]
 
     #: Key of the model's output that windows are answered from.
     _output_name = "logits"
@@ -182,7 +183,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         self._check_rates(given)
         recording, filled = fill_gaps(given)
         patch_seconds = extractor.patch_size / extractor.sampling_rate
-        usable, unusable = [], []
+        usable: list[tuple[float, float]] = []
+        unusable: list[dict[str, Any]] = []
         for start, end in window_times(recording, window_seconds, stride_seconds):
             reason = reason_not_to_use(
                 recording.cut(start, end), filled.cut(start, end), recording.sampling_rates, patch_seconds
@@ -203,6 +205,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                     padding="max_length",
                     max_length=self._num_samples(window_seconds),
                     truncation=True,
+                    return_attention_mask=True,
                     return_tensors="pt",
                 )
             except ValueError as error:

@@ -34,7 +34,7 @@ class _LabellingPipeline(PhysiologicalSignalPipeline):
         return _has_head(config) and _problem_type(config) in cls._problem_types
 
     def _label_names(self) -> list[str]:
-        config = self.model.config
+        config: Any = self.model.config
         return [config.id2label[index] for index in range(config.num_labels)]
 
 
@@ -107,6 +107,7 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
         names = self._label_names()
 
         def answer(row: np.ndarray) -> dict[str, Any]:
+            value: str | list[str]
             if multi_label:
                 value = [name for name, probability in zip(names, row) if probability >= threshold]
             else:
@@ -144,7 +145,7 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     order = np.argsort(values)
     values, cumulative = values[order], np.cumsum(weights[order]) / np.sum(weights)
     low = values[np.searchsorted(cumulative, 0.5 - 1e-9)]
-    high = values[min(np.searchsorted(cumulative, 0.5 + 1e-9), len(values) - 1)]
+    high = values[min(int(np.searchsorted(cumulative, 0.5 + 1e-9)), len(values) - 1)]
     return float((low + high) / 2)
 
 

@@ -58,7 +58,7 @@ def find_quality_issues(
     issues: list[list[str]] = [[] for _ in signals]
     lengths = np.array([len(signal) for signal in signals])
     for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
+        rows = np.flatnonzero(lengths == length).tolist()
         if length < 3:
             for row in rows:
                 issues[row] = ["flat", "no_pulse"]
@@ -84,15 +84,15 @@ def _is_flat(windows: np.ndarray, sampling_rate: float) -> np.ndarray:
     num_steps = max(1, round(FLAT_SECONDS * sampling_rate) - 1)
     still = np.abs(np.diff(windows, axis=-1)) <= FLAT_TOLERANCE
     if still.shape[-1] < num_steps:
-        return still.all(axis=-1)
+        return np.all(still, axis=-1)
     counts = np.pad(np.cumsum(still, axis=-1), ((0, 0), (1, 0)))
     return (counts[:, num_steps:] - counts[:, :-num_steps] == num_steps).any(axis=-1)
 
 
 def _is_clipped(windows: np.ndarray) -> np.ndarray:
     limits = windows.max(axis=-1, keepdims=True), windows.min(axis=-1, keepdims=True)
-    repeats = sum(((windows[:, 1:] == limit) & (windows[:, :-1] == limit)).mean(axis=-1) for limit in limits)
-    return repeats > CLIPPED_SHARE
+    shares = [((windows[:, 1:] == limit) & (windows[:, :-1] == limit)).mean(axis=-1) for limit in limits]
+    return np.sum(shares, axis=0) > CLIPPED_SHARE
 
 
 def _is_out_of_range(windows: np.ndarray) -> np.ndarray:

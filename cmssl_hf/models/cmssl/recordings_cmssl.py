@@ -251,7 +251,7 @@ def _from_series(source, channels, sampling_rate, column) -> Recording:
 
 def _index(source: Any) -> dict[str, np.ndarray]:
     """The index of a pandas object, if it is one of times."""
-    index = getattr(source, "index", None)
+    index: Any = getattr(source, "index", None)
     if hasattr(index, "tz_localize"):
         return {"its index": index.tz_localize(None).to_numpy()}
     if hasattr(index, "total_seconds") or (isinstance(getattr(index, "name", None), str) and is_time(index.name)):
@@ -348,7 +348,7 @@ def _as_array(values: Any) -> np.ndarray:
             values = values.detach().cpu()
             values = values.double() if values.is_floating_point() else values
         if isinstance(values, np.ma.MaskedArray):
-            return values.astype(np.float64).filled(np.nan)
+            return np.ma.filled(values.astype(np.float64), np.nan)
         return values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"The given recording must hold numbers: {error}") from error

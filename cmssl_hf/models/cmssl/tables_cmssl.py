@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -287,9 +288,9 @@ def as_numbers(values: np.ndarray, name: str) -> np.ndarray:
     Raises:
         ValueError: if too many cells hold no number, or commas can be decimal marks as well as separators of thousands.
     """
+    cells: Any = values
     if values.dtype.kind in "iuf":
         numbers, texts = values.astype(np.float64), np.zeros(len(values), dtype=bool)
-        cells = None
     else:
         pd = import_pandas()
         cells = pd.Series(values).fillna("").astype(str).str.strip()
