@@ -113,7 +113,7 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
     files = []
     while arguments and not arguments[0].startswith("-"):
         files.append(Path(arguments.pop(0)))
-    parser = HfArgumentParser(dataclass_types, allow_abbrev=False)
+    parser = HfArgumentParser(dataclass_types, allow_abbrev=False)  # type: ignore[arg-type]  # their type of dataclasses is none
     parser.register("type", dict[str, Any], _options_flag)
     types = {name: hint for kind in dataclass_types for name, hint in get_type_hints(kind).items()}
     actions = {action.dest: action for action in parser._actions}
