@@ -122,7 +122,7 @@ def test_run_continues_from_the_last_checkpoint_with_all_parts(tmp_path):
     ("options", "message"),
     [
         ({"eval_strategy": "epoch", "save_strategy": "steps"}, r"`save_strategy` steps and `eval_strategy` epoch"),
-        ({"save_only_model": True}, r"With `save_only_model` no run could continue"),
+        ({"save_only_model": True}, r"`save_only_model` leaves out what a run needs to continue from its checkpoints"),
     ],
 )
 def test_settings_whose_checkpoints_would_not_continue_exactly_are_refused(options, message, tmp_path):

@@ -171,7 +171,7 @@ def test_processes_of_the_cpu_config_are_connected_without_a_flag(tmp_path, monk
 
 def test_the_cpu_config_hides_gpus_from_its_processes(tmp_path):
     script = tmp_path / "visible.py"
-    script.write_text("import os; print('visible:', os.environ['CUDA_VISIBLE_DEVICES'])")
+    script.write_text("import os, sys; sys.stdout.write('visible: ' + os.environ['CUDA_VISIBLE_DEVICES'] + chr(10))")
     _, output = launch("accelerate.commands.launch", "--config_file", CONFIGS / "cpu_2.yaml", script)
     # CUDA sees the devices before the first that does not exist.
     assert output.count("visible: -1,-1") == 2

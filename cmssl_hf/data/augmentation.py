@@ -37,7 +37,7 @@ class Augmentation:
     polarity_flip: float = 0.0
     masked_share: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.sampling_rate > 0:
             raise ValueError(f"`sampling_rate` must be the rate of the windows in Hz, but is {self.sampling_rate}.")
         if not 0 <= self.polarity_flip <= 1:
@@ -116,4 +116,5 @@ class Augmentation:
         frequencies = generator.uniform(0.05, 0.5, size=4)
         phases = generator.uniform(0, 2 * np.pi, size=4)
         times = np.arange(num_samples)[:, None] / self.sampling_rate
-        return np.sin(2 * np.pi * frequencies * times + phases).sum(1) / np.sqrt(2)
+        drift: np.ndarray = np.sin(2 * np.pi * frequencies * times + phases).sum(1) / np.sqrt(2)
+        return drift

@@ -49,7 +49,7 @@ class WindowReader:
         self.__dict__.update(state)
         self._map()
 
-    def read(self, positions: Sequence[int]) -> Windows:
+    def read(self, positions: Sequence[int] | np.ndarray) -> Windows:
         """Windows of the dataset at `positions`; an array can be written to, the windows of a list cannot."""
         rows = np.asarray(positions) if self._rows is None else self._rows[np.asarray(positions)].astype(np.int64)
         chunks = np.searchsorted(self._first_rows, rows, side="right") - 1
@@ -90,7 +90,7 @@ def input_values_to_numpy(column: pa.ChunkedArray) -> Windows:
 
 def _rows_to_numpy(rows: pa.ListArray) -> Windows:
     channel_lists = rows.flatten()
-    samples = channel_lists.flatten().to_numpy(zero_copy_only=False)
+    samples: np.ndarray = channel_lists.flatten().to_numpy(zero_copy_only=False)
     num_channels = len(channel_lists) // len(rows)
     lengths = np.diff(channel_lists.offsets.to_numpy())
     if np.all(lengths == lengths[0]):
@@ -119,7 +119,7 @@ class WindowBatch:
     generators: Sequence[np.random.Generator] = ()
 
 
-class WindowsDataset(TorchDataset):
+class WindowsDataset(TorchDataset[WindowBatch]):
     """Map-style dataset that hands whole batches of rows to [`WindowsCollator`], also in a plain `transformers.Trainer` with
     `remove_unused_columns=False`.
 
@@ -164,7 +164,7 @@ class WindowsDataset(TorchDataset):
     def __getitem__(self, index: int) -> WindowBatch:
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> WindowBatch:
         table = self._others[list(indices)] if self._others.column_names else None
         batch = WindowBatch(self._windows.read(indices), table)
         if self.augmentation is not None:
@@ -203,18 +203,26 @@ class WindowsCollator:
     def __call__(self, batch: WindowBatch | list[WindowBatch]) -> dict[str, torch.Tensor]:
         if isinstance(batch, list):
             batch = _join(batch)
-        values = batch.windows
-        labels = None if self.label_column is None else labels_to_numpy(batch.table[self.label_column])
+        values, labels = batch.windows, self._labels(batch)
         if batch.augmentation is not None:
             values, labels = batch.augmentation(values, labels, batch.generators)
         features = self._pad(values)
-        if self.codes_per_patch is not None:
-            num_codes = features["input_values"].shape[-1] // self.patch_size * self.codes_per_patch
-            # The tokenizer's patches may end before the last one of the encoder does.
-            labels = np.pad(labels, ((0, 0), (0, num_codes - labels.shape[1])), constant_values=-100)
         if labels is not None:
+            if self.codes_per_patch is not None:
+                num_codes = features["input_values"].shape[-1] // self.patch_size * self.codes_per_patch
+                # The tokenizer's patches may end before the last one of the encoder does.
+                labels = np.pad(labels, ((0, 0), (0, num_codes - labels.shape[1])), constant_values=-100)
             features["labels"] = torch.from_numpy(labels)
         return features
+
+    def _labels(self, batch: WindowBatch) -> np.ndarray | None:
+        if self.label_column is None:
+            return None
+        if batch.table is None:
+            raise ValueError(
+                f"`label_column` is {self.label_column!r}, but windows are all that is read of the dataset."
+            )
+        return labels_to_numpy(batch.table[self.label_column])
 
     def _pad(self, values: Windows) -> dict[str, torch.Tensor]:
         lengths = np.array([window.shape[-1] for window in values])
@@ -249,7 +257,7 @@ def labels_to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     if not pa.types.is_list(rows.type):
         values = rows.to_numpy(zero_copy_only=False)
         return np.array(values, dtype=np.int64 if np.issubdtype(values.dtype, np.integer) else np.float32)
-    flat = rows.flatten().to_numpy(zero_copy_only=False)
+    flat: np.ndarray = rows.flatten().to_numpy(zero_copy_only=False)
     dtype = np.int64 if np.issubdtype(flat.dtype, np.integer) else np.float32
     lengths = np.diff(rows.offsets.to_numpy())
     if np.all(lengths == lengths[0]):

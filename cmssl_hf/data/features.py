@@ -124,7 +124,7 @@ def _check_columns(dataset: Dataset, columns: dict[str, str]) -> None:
 
 
 def _is_numeric(feature: Value) -> bool:
-    return pa.types.is_integer(feature.pa_type) or pa.types.is_floating(feature.pa_type)
+    return bool(pa.types.is_integer(feature.pa_type) or pa.types.is_floating(feature.pa_type))
 
 
 def _extract_batch(table: pa.Table, feature_extractor: CMSSLFeatureExtractor, columns: dict[str, str]) -> pa.Table:

@@ -62,9 +62,9 @@ def load_dataset(
     name: str,
     config_name: str | None = None,
     *,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     split: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     num_proc: int | None = None,
     streaming: bool = False,
     fold: int | None = None,
@@ -125,8 +125,8 @@ def load_dataset_builder(
     name: str,
     config_name: str | None = None,
     *,
-    data_dir: str | os.PathLike | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     **builder_kwargs: Any,
 ) -> SignalDatasetBuilder:
     """The builder that `load_dataset` uses, with the same arguments: its `info` describes the dataset, and after

@@ -3,7 +3,7 @@ folds of a cross-validation. Subjects are never divided."""
 
 import math
 import numbers
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets
@@ -55,7 +55,7 @@ def cross_validation_fold(dataset: DatasetDict, fold: int, num_folds: int = 5, s
 
 
 def fold_subjects(
-    subjects: Sequence[str], classes: Sequence[Hashable], fold: int, num_folds: int, seed: int = 42
+    subjects: Sequence[str], classes: Sequence[int], fold: int, num_folds: int, seed: int = 42
 ) -> dict[str, list[str]]:
     """Subjects of each split of one fold; see [`cross_validation_fold`].
 
@@ -81,7 +81,7 @@ def fold_subjects(
     }
 
 
-def nested_order(subjects: Sequence[str], classes: Sequence[Hashable], seed: int) -> list[str]:
+def nested_order(subjects: Sequence[str], classes: Sequence[int], seed: int) -> list[str]:
     """Subjects in random order such that each beginning of the list holds about the same share of each class."""
     ranked = []
     for members in _by_class(subjects, classes, seed):
@@ -89,9 +89,9 @@ def nested_order(subjects: Sequence[str], classes: Sequence[Hashable], seed: int
     return [subject for _, subject in sorted(ranked)]
 
 
-def _by_class(subjects: Sequence[str], classes: Sequence[Hashable], seed: int) -> list[list[str]]:
+def _by_class(subjects: Sequence[str], classes: Sequence[int], seed: int) -> list[list[str]]:
     generator = np.random.default_rng(seed)
-    members: dict[Hashable, list[str]] = {}
+    members: dict[int, list[str]] = {}
     for subject, its_class in sorted(zip(subjects, classes)):
         members.setdefault(its_class, []).append(subject)
     return [list(generator.permutation(members[its_class])) for its_class in sorted(members)]

@@ -160,16 +160,10 @@ class TaskBenchmark:
         start: dict[str, Any] = {"from_scratch": source}
         if not _is_size(source):
             start = {"model_name_or_path": source, "random_weights": FULL_ROWS[combination.row] is None}
+        if combination.fold is not None:
+            start |= {"fold": combination.fold, "num_folds": self.windows.num_folds}
         results = finetune(
-            TaskArguments(
-                task=task.name,
-                **start,
-                label_fraction=combination.fraction,
-                **(
-                    {} if combination.fold is None else {"fold": combination.fold, "num_folds": self.windows.num_folds}
-                ),
-                **self.recipe,
-            ),
+            TaskArguments(task=task.name, **start, label_fraction=combination.fraction, **self.recipe),
             self.windows.data_arguments,
             arguments,
         )

@@ -104,10 +104,15 @@ class DataArguments:
                     " or prepare the data again."
                 )
 
-    def check_for_pretraining(self) -> None:
-        """Refuses what says no data or too much."""
+    def dataset_name(self) -> str:
+        """`dataset`, which must be given."""
         if self.dataset is None:
             raise ValueError("Which data? Give `dataset`, or `prepared_dir`.")
+        return self.dataset
+
+    def check_for_pretraining(self) -> None:
+        """Refuses what says no data or too much."""
+        self.dataset_name()
         if self.prepared_dir is not None and self.data_dir is not None:
             raise ValueError("`data_dir` does nothing where `prepared_dir` is given: leave one of them out.")
 

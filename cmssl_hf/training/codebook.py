@@ -93,7 +93,7 @@ def initialize_codebook(
     model.eval()
     encoded: list[torch.Tensor] = []
     for start in range(0, len(mine), batch_size):
-        inputs = collate(dataset.__getitems__([int(index) for index in mine[start : start + batch_size]]))
+        inputs = collate(dataset.__getitems__(mine[start : start + batch_size]))
         inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
         output = model(**inputs, quantize=False)
         encoded.extend(latents[codes >= 0].cpu() for latents, codes in zip(output.latents, output.codes))

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def load_raw_data(data_arguments: DataArguments) -> DatasetDict:
     """All splits as the builder gives them."""
     return load_dataset(
-        data_arguments.dataset,
+        data_arguments.dataset_name(),
         data_arguments.dataset_config,
         data_dir=data_arguments.data_dir,
         cache_dir=data_arguments.cache_dir,
@@ -62,7 +62,7 @@ def _window_keys(rows: Dataset) -> list[tuple[str, float]]:
 def label_names(data_arguments: DataArguments) -> tuple[str, ...]:
     """Names of the classes of a labelled dataset; empty for numbers."""
     builder = load_dataset_builder(
-        data_arguments.dataset,
+        data_arguments.dataset_name(),
         data_arguments.dataset_config,
         data_dir=data_arguments.data_dir,
         cache_dir=data_arguments.cache_dir,
@@ -89,7 +89,7 @@ def load_stage_data(
     with training_arguments.main_process_first(desc="preparing the data"):
         dataset = _load_splits(data_arguments, feature_extractor, splits)
         if data_arguments.additional_data:
-            members = {data_arguments.dataset: dataset}
+            members = {data_arguments.dataset_name(): dataset}
             for name, folder in data_arguments.additional_folders.items():
                 if name in members:
                     raise ValueError(f"`additional_data` names {name} a second time.")
@@ -123,7 +123,7 @@ def _load_splits(
     data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor, splits: Sequence[str]
 ) -> DatasetDict:
     if data_arguments.prepared_dir is not None:
-        dataset = _load_prepared(data_arguments, feature_extractor)
+        dataset = _load_prepared(data_arguments.prepared_dir, data_arguments, feature_extractor)
     else:
         dataset = load_raw_data(data_arguments)
     missing = [split for split in splits if split not in dataset]
@@ -157,14 +157,16 @@ def _concatenate(members: Mapping[str, DatasetDict], split: str) -> Dataset:
     )
 
 
-def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor) -> DatasetDict:
-    manifest = read_manifest(data_arguments.prepared_dir)
+def _load_prepared(
+    folder: str, data_arguments: DataArguments, feature_extractor: CMSSLFeatureExtractor
+) -> DatasetDict:
+    manifest = read_manifest(folder)
     prepared = CMSSLFeatureExtractor.from_dict(manifest["settings"]["feature_extractor"])
     for name in ("channels", "sampling_rate", "do_band_pass", "pass_bands", "do_standardize"):
         there, wanted = getattr(prepared, name), getattr(feature_extractor, name)
         if there != wanted:
             raise ValueError(
-                f"{data_arguments.prepared_dir} was prepared with {name}={there!r}, but the model reads {name}={wanted!r}:"
+                f"{folder} was prepared with {name}={there!r}, but the model reads {name}={wanted!r}:"
                 " prepare the data again, or read the release with `data_dir`."
             )
     for split, content in manifest["splits"].items():
@@ -175,11 +177,9 @@ def _load_prepared(data_arguments: DataArguments, feature_extractor: CMSSLFeatur
                 split,
                 rejected,
                 data_arguments.dataset,
-                data_arguments.prepared_dir,
+                folder,
             )
-    return load_prepared(
-        data_arguments.prepared_dir, cache_dir=data_arguments.cache_dir, num_proc=data_arguments.num_proc
-    )
+    return load_prepared(folder, cache_dir=data_arguments.cache_dir, num_proc=data_arguments.num_proc)
 
 
 def _refuse_shared_subjects(dataset: DatasetDict) -> None:
@@ -199,7 +199,7 @@ def describe_data(dataset: DatasetDict, arguments: DataArguments) -> dict[str, A
     """What a run records of its data: name, configuration, options, and per split fingerprint, size and subjects; the same
     again under `additional` for each dataset of `additional_data`."""
     additional = list(arguments.additional_folders)
-    description = {
+    description: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config": arguments.dataset_config,
         "options": arguments.dataset_options,

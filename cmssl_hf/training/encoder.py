@@ -102,6 +102,9 @@ class EncoderTrainer(StageTrainer):
             is trained towards codes like the right one too. Validation knows right and wrong only.
     """
 
+    args: EncoderTrainingArguments
+    model: CMSSLEncoderForPreTraining
+
     def __init__(
         self,
         *args,
@@ -184,7 +187,8 @@ def pretrain_encoder(
     """
     set_seed(training_arguments.seed)
     data_arguments.check_for_pretraining()
-    tokenizer = _load_tokenizer(encoder_arguments.tokenizer).to(training_arguments.device)
+    tokenizer = _load_tokenizer(encoder_arguments.tokenizer)
+    tokenizer.to(training_arguments.device)  # type: ignore[arg-type]  # typed as if it were no method
     config = _encoder_config(encoder_arguments, tokenizer)
     channel = encoder_arguments.channel
     # Tokenizer and encoder read the same windows: those with all the signals that either needs.

@@ -29,7 +29,7 @@ from .data import (
 )
 from .engine.arguments import StageArguments, refuse_idle
 from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
-from .engine.run_folder import RANDOM_WEIGHTS, check_model_name, read_run
+from .engine.run_folder import RANDOM_WEIGHTS, RUN_FILE, check_model_name, parse_run
 from .engine.trainer import StageTrainer
 from .model_card import write_model_card
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
@@ -129,6 +129,11 @@ class TaskArguments(AugmentationArguments):
         if not self.balance_classes >= 0:
             raise ValueError(f"`balance_classes` must be at least 0, but is {self.balance_classes}.")
 
+    @property
+    def source(self) -> str:
+        """`model_name_or_path` or `from_scratch`, whichever is given."""
+        return next(name for name in (self.model_name_or_path, self.from_scratch) if name is not None)
+
 
 @dataclass
 class FinetuningArguments(StageArguments):
@@ -169,6 +174,8 @@ class FinetuningTrainer(StageTrainer):
     Args:
         task: what is learnt.
     """
+
+    model: CMSSLEncoderForSequenceClassification
 
     def __init__(self, *args, task: Task, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
@@ -224,21 +231,22 @@ def finetune(
         with training_arguments.main_process_first(desc="reading the test windows"):
             raw_test = raw_windows_of(splits["test"], load_raw_data(data_arguments)["test"])
     data = describe_data(splits, data_arguments)
-    has_pretrained_weights = task_arguments.from_scratch is None and not task_arguments.random_weights
-    if has_pretrained_weights:
-        refuse_seen_test_subjects(task_arguments.model_name_or_path, data, task_arguments.accept_unknown_provenance)
+    pretrained = None if task_arguments.random_weights else task_arguments.model_name_or_path
+    if pretrained is not None:
+        refuse_seen_test_subjects(pretrained, data, task_arguments.accept_unknown_provenance)
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = _labels(splits["train"])
-    _describe_labels(config, task, label_names(data_arguments) or task.label_names, train_labels)
+    names = label_names(data_arguments) or task.label_names
+    _describe_labels(config, task, names, train_labels)
     if task_arguments.balance_classes > 0:
-        config.class_weights = class_weights(train_labels, config.num_labels, task_arguments.balance_classes)
+        config.class_weights = class_weights(train_labels, len(names), task_arguments.balance_classes)
     augmentation = task_arguments.augmentation(config.sampling_rate, scales_labels=task.label_is_rate)
     model = _model(task_arguments, config)
     run, checkpoint = FINETUNING.open_run(
         training_arguments,
         config,
         data,
-        builds_on=known_run_of_model(task_arguments.model_name_or_path) if has_pretrained_weights else None,
+        builds_on=None if pretrained is None else known_run_of_model(pretrained),
         task=task.name,
         initialisation=_initialisation(task_arguments, model),
         freeze_encoder=task_arguments.freeze_encoder,
@@ -264,9 +272,9 @@ def finetune(
         if not trainer.is_world_process_zero():
             return results
         test_labels = _labels(splits["test"])
-        constant = constant_predictions(task, train_labels, len(test_labels), config.num_labels)
+        constant = constant_predictions(task, train_labels, len(test_labels), len(names))
         results["constant"] = score(task, constant, test_labels)
-        if raw_test is not None:
+        if task.classical_method is not None and raw_test is not None:
             predictions, num_failed = classical_predictions(task, raw_test, float(constant[0, 0]))
             results[task.classical_method] = score(task, predictions, test_labels)
             if num_failed:
@@ -276,7 +284,7 @@ def finetune(
             splits["test"],
             predicted.predictions,
             test_labels,
-            [config.id2label[index] for index in range(config.num_labels)],
+            names,
         )
         return results
 
@@ -292,7 +300,7 @@ def finetune(
                 "test_subjects": len(data["splits"]["test"]["subjects"]),
                 **next(iter(results.values())),
                 "output_dir": str(run.path),
-                "finished": read_run(run.path).get("finished"),
+                "finished": parse_run(run.path / RUN_FILE).get("finished"),
             },
         )
     trainer.publish(write_model_card)
@@ -320,7 +328,7 @@ def _data_of_task(task: Task, arguments: DataArguments) -> DataArguments:
 
 
 def _model_name(arguments: TaskArguments) -> str:
-    name = arguments.from_scratch or Path(arguments.model_name_or_path).name
+    name = Path(arguments.source).name
     if arguments.from_scratch or arguments.random_weights:
         name = f"{name} from scratch"
     return f"{name}, frozen" if arguments.freeze_encoder else name
@@ -329,7 +337,7 @@ def _model_name(arguments: TaskArguments) -> str:
 def _pretrained_parts(
     task: Task, task_arguments: TaskArguments, data_arguments: DataArguments
 ) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
-    name = task_arguments.from_scratch or task_arguments.model_name_or_path
+    name = task_arguments.source
     if task_arguments.from_scratch:
         config = CMSSLEncoderConfig.from_size(name, **{"channels": (task.channel,), **task_arguments.config_overrides})
         extractor = CMSSLFeatureExtractor(
@@ -403,7 +411,7 @@ def _refuse_one_class(task: Task, labels: np.ndarray) -> None:
 
 
 def _warn_of_other_units(task: Task, values: np.ndarray) -> None:
-    low, high = PLAUSIBLE_MEDIANS.get(task.unit, (-np.inf, np.inf))
+    low, high = PLAUSIBLE_MEDIANS.get(task.unit or "", (-np.inf, np.inf))
     for name, median in zip(task.label_names, np.median(values, axis=0)):
         if not low <= median <= high:
             logger.warning(

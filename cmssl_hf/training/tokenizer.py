@@ -97,6 +97,9 @@ class TokenizerTrainer(StageTrainer):
     start it is done without the quantiser, and no checkpoint of it can become the best one.
     """
 
+    args: TokenizerTrainingArguments
+    model: CMSSLTokenizerModel
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         #: Latents `(windows, num_patches, codebook_dim)` and codes `(windows, num_patches)` of each batch of the step.
@@ -178,9 +181,10 @@ class _CodebookUpdate(TrainerCallback):
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.chosen:
             codebook = self.trainer.model.codebook
-            codebook.follow(
-                sum(codebook.totals(latents, codes.clamp(min=0), codes >= 0) for latents, codes in self.trainer.chosen)
+            first, *others = (
+                codebook.totals(latents, codes.clamp(min=0), codes >= 0) for latents, codes in self.trainer.chosen
             )
+            codebook.follow(sum(others, start=first))
 
 
 class _CodebookInitialization(TrainerCallback):
@@ -196,18 +200,17 @@ class _CodebookInitialization(TrainerCallback):
                 f" ({state.max_steps}): nothing would be quantised."
             )
         if state.global_step == 0:
-            self._end_warm_start(args, state)
+            self._end_warm_start(args, state, **kwargs)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._end_warm_start(args, state)
+        self._end_warm_start(args, state, **kwargs)
 
-    def _end_warm_start(self, args, state):
+    def _end_warm_start(self, args, state, *, optimizer, lr_scheduler, **kwargs):
         if state.global_step != args.warm_start_steps:
             return
         # Checkpoints hold the state of the scheduler, the changed rates included.
-        scheduler = self.trainer.lr_scheduler
-        scheduler = getattr(scheduler, "scheduler", scheduler)
-        for index, group in enumerate(self.trainer.optimizer.param_groups):
+        scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)
+        for index, group in enumerate(optimizer.param_groups):
             if group["part"] == "encoder":
                 scheduler.base_lrs[index] *= args.quantized_encoder_lr
                 group["lr"] *= args.quantized_encoder_lr

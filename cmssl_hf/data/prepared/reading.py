@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cmssl_hf.building.splits import SPLITS
@@ -18,7 +19,7 @@ from .writing import MANIFEST_FILE, PLAN_FILE
 
 
 def load_prepared(
-    folder: str | os.PathLike, *, cache_dir: str | os.PathLike | None = None, num_proc: int | None = None
+    folder: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None, num_proc: int | None = None
 ) -> datasets.DatasetDict:
     """Loads a prepared folder, memory-mapped.
 
@@ -49,7 +50,7 @@ def load_prepared(
     return builder.as_dataset()
 
 
-def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a prepared folder: settings, counts, what was left out and why, and the shards.
 
     Raises:
@@ -66,7 +67,7 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
             f"The preparation in {folder} is not complete: {num_done} of {len(shards)} shards are there. Run it again with"
             " the same arguments; it continues where it stopped."
         )
-    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text())
     files = {file: size for split in manifest["splits"].values() for file, size in split["files"].items()}
     for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
@@ -84,10 +85,10 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.exists() else None
 
 
-class _Prepared(datasets.ArrowBasedBuilder):
+class _Prepared(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # `datasets` has no types
     """Copies Parquet shards to Arrow files, restoring the samples."""
 
-    def _info(self):
+    def _info(self) -> datasets.DatasetInfo:
         manifest = json.loads((Path(self.config.data_dir) / MANIFEST_FILE).read_text())
         first = next(file for split in manifest["splits"].values() for file in split["files"])
         schema = pq.read_schema(Path(self.config.data_dir) / first)
@@ -96,7 +97,7 @@ class _Prepared(datasets.ArrowBasedBuilder):
         features["input_values"] = INPUT_VALUES
         return datasets.DatasetInfo(features=features)
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         folder = Path(self.config.data_dir)
         splits = json.loads((folder / MANIFEST_FILE).read_text())["splits"]
         return [
@@ -107,7 +108,7 @@ class _Prepared(datasets.ArrowBasedBuilder):
             if split in splits
         ]
 
-    def _generate_tables(self, shards) -> Iterator:
+    def _generate_tables(self, shards: list[str]) -> Iterator[tuple[int, pa.Table]]:
         key = 0
         for shard in shards:
             file = pq.ParquetFile(shard)

@@ -91,7 +91,7 @@ class ShardWriter:
     feature_extractor: CMSSLFeatureExtractor
     dtype: SampleDtype
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         features = self.builder.info.features
         no_rows = datasets.Dataset.from_dict({name: [] for name in features}, features=features)
         self._columns = columns_of_channels(no_rows, self.feature_extractor)
@@ -114,7 +114,7 @@ class ShardWriter:
             writer.write_table(stored.select(writer.schema.names).cast(writer.schema))
         return target.getvalue().size / len(stored), error
 
-    def write(self, records: Sequence, path: Path, fingerprint: str) -> ShardSummary:
+    def write(self, records: Sequence[Any], path: Path, fingerprint: str) -> ShardSummary:
         """Writes the windows of recordings to a Parquet file, which appears under its name when it is complete.
 
         A file of the same fingerprint stays as it is, unless recordings of it were damaged, which may have been replaced.

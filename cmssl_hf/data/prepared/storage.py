@@ -4,6 +4,7 @@ A column `input_values` holds lists of channels of samples. As int16 each channe
 own, its largest value over 32767, which is kept in a column `scale`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +28,7 @@ class StorageError:
 
     @property
     def rms(self) -> float:
-        return (self.sum_of_squares / max(1, self.num_samples)) ** 0.5
+        return math.sqrt(self.sum_of_squares / max(1, self.num_samples))
 
     def add(self, other: "StorageError") -> None:
         self.largest = max(self.largest, other.largest)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class Preparation:
         self,
         builder: SignalDatasetBuilder,
         feature_extractor: CMSSLFeatureExtractor,
-        output_dir: str | os.PathLike,
+        output_dir: str | os.PathLike[str],
         dtype: SampleDtype = "float32",
         shard_bytes: int = 32 * 2**20,
     ):
@@ -147,7 +148,8 @@ class Preparation:
             "builder_version": self.builder.code_version(),
             "feature_extraction_version": FEATURE_EXTRACTION_VERSION,
         }
-        return json.loads(json.dumps(settings, default=str))
+        as_read: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        return as_read
 
     @property
     def fingerprint(self) -> str:
@@ -259,7 +261,7 @@ class Preparation:
             self.builder.check_damaged_share(damaged)
             yield summary
 
-    def _write(self, tasks: list[tuple], num_proc: int) -> Iterator[ShardSummary]:
+    def _write(self, tasks: list[tuple[list[Any], Path, str]], num_proc: int) -> Iterator[ShardSummary]:
         if num_proc <= 1:
             for task in tasks:
                 yield self._writer.write(*task)
@@ -282,7 +284,8 @@ class Preparation:
             FileNotFoundError: if shards are missing.
             ValueError: if more recordings cannot be read than the builder's `max_damaged_share` allows.
         """
-        fingerprint, total, splits, missing = self.fingerprint, ShardSummary(), {}, []
+        fingerprint, total, missing = self.fingerprint, ShardSummary(), []
+        splits: dict[str, tuple[ShardSummary, dict[str, int]]] = {}
         for shard in plan:
             path = self.output_dir / shard.file
             summary = read_summary(path)
@@ -328,5 +331,10 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _end_with_parent() -> None:
     """Ends this process when the one that started it is killed; the pool would leave it waiting for ever."""
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(process: BaseProcess) -> None:
+    process.join()
+    os._exit(1)

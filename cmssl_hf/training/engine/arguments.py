@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -49,11 +49,10 @@ class StageArguments(TrainingArguments):
     layerwise_lr_decay: float = field(
         default=1.0, metadata={"help": "Each layer of the encoder learns this much slower than the one above it."}
     )
-    cpu_kernels: str = field(
+    cpu_kernels: Literal["auto", "off"] = field(
         default="auto",
         metadata={
-            "help": "`auto`: on a CPU, faster routes through the model, see `cmssl_hf.models.cpu_kernels`; `off`: plain torch.",
-            "choices": ["auto", "off"],
+            "help": "`auto`: on a CPU, faster routes through the model, see `cmssl_hf.models.cpu_kernels`; `off`: plain torch."
         },
     )
 

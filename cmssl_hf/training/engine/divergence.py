@@ -5,10 +5,12 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
+
+from .arguments import StageArguments
 
 
 #: Losses this many times that of an untrained model mean that the model is far worse than one.
@@ -31,7 +33,7 @@ class _Batch:
 
     loss: torch.Tensor
     step: int
-    loader: DataLoader
+    loader: Any  # of accelerate, which has no types
     epoch: int
     number: int
 
@@ -61,7 +63,7 @@ class DivergenceCallback(TrainerCallback):
         self._num_exploded = 0
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        self._loader: DataLoader = train_dataloader
+        self._loader = train_dataloader
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         # Not 0 where a run continues within an epoch.
         self._next_batch = state.global_step % steps_per_epoch * args.gradient_accumulation_steps
@@ -70,7 +72,7 @@ class DivergenceCallback(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.check_losses(args, state)
 
-    def note_loss(self, loss: torch.Tensor, args: TrainingArguments, state: TrainerState) -> None:
+    def note_loss(self, loss: torch.Tensor, args: StageArguments, state: TrainerState) -> None:
         """Called with the mean loss of each batch, before the optimizer's step.
 
         Raises:
@@ -81,7 +83,7 @@ class DivergenceCallback(TrainerCallback):
         self._next_batch += 1
         self.check_losses(args, state, later=self._delay)
 
-    def check_losses(self, args: TrainingArguments, state: TrainerState, later: int = 0) -> None:
+    def check_losses(self, args: StageArguments, state: TrainerState, later: int = 0) -> None:
         """Checks the losses that are still to be checked, but for the last `later` ones.
 
         Raises:
@@ -104,7 +106,7 @@ class DivergenceCallback(TrainerCallback):
                 )
             self._last = batch
 
-    def check_before_saving(self, model: torch.nn.Module, args: TrainingArguments, state: TrainerState) -> None:
+    def check_before_saving(self, model: torch.nn.Module, args: StageArguments, state: TrainerState) -> None:
         """Called before weights are stored.
 
         Raises:
@@ -115,7 +117,7 @@ class DivergenceCallback(TrainerCallback):
         if bad:
             self._stop(f"{len(bad)} weights are not finite, such as {bad[0]}", self._last, args, state.global_step)
 
-    def _stop(self, problem: str, batch: _Batch, args: TrainingArguments, step: int | None = None) -> None:
+    def _stop(self, problem: str, batch: _Batch, args: StageArguments, step: int | None = None) -> None:
         step = batch.step if step is None else step
         process = f"_process_{args.process_index}" if args.world_size > 1 else ""
         path = Path(args.output_dir) / f"diverged_step_{step}{process}.csv"

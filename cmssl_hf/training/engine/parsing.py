@@ -116,7 +116,7 @@ def parse_arguments(dataclass_types: Sequence[type], arguments: Sequence[str] | 
     while arguments and not arguments[0].startswith("-"):
         files.append(Path(arguments.pop(0)))
     parser = HfArgumentParser(
-        dataclass_types,
+        dataclass_types,  # type: ignore[arg-type]  # their type of dataclasses is none
         allow_abbrev=False,
         usage="%(prog)s [FILE.yaml ...] [--name value ...]",
         epilog=IMPORT_HELP,

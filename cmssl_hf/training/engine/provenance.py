@@ -47,7 +47,7 @@ def known_run_of_model(name_or_path: str | Path) -> dict[str, Any] | None:
 def subjects_seen(run: dict[str, Any] | None) -> set[tuple[str, str]]:
     """`(dataset, subject)` of everyone a run and the runs it builds on were trained or validated on, as far as recorded; see
     [`is_fully_known`]."""
-    seen = set()
+    seen: set[tuple[str, str]] = set()
     while run is not None:
         for part in _data(run):
             for split in ("train", "validation"):

@@ -133,7 +133,7 @@ def _plain(value: Any) -> Any:
     """What JSON can hold of a training argument."""
     if isinstance(value, Enum):
         return value.value
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return value if value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)) else repr(value)
 
@@ -226,7 +226,7 @@ class RunFolder:
             "weights": {file.name: sha256_of(file) for file in sorted(self.path.glob("*.safetensors"))},
             "results": results,
         }
-        self._write({**read_run(self.path), **notes})
+        self._write({**parse_run(self.path / RUN_FILE), **notes})
 
     def _with_what_was_not_noted(self, stored: dict[str, Any]) -> dict[str, Any]:
         """The identity in a record. Fields that its model lacks were at their defaults; training arguments that version 0.1.0 did
@@ -318,7 +318,7 @@ def _differences(stored: Any, wanted: Any, name: str = ""):
 
 
 def _environment() -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)

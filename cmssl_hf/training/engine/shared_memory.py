@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
+from ...data.batches import WindowsDataset
 from .checkpoints import CheckpointError
 
 
@@ -28,7 +28,7 @@ class SharedMemoryError(OSError):
 
 
 def refuse_small_shared_memory(
-    arguments: TrainingArguments, dataset: Dataset, collate: Callable[[Any], dict[str, Any]], batch_size: int
+    arguments: TrainingArguments, dataset: WindowsDataset, collate: Callable[[Any], dict[str, Any]], batch_size: int
 ) -> None:
     """Checks that the batches that loader processes have ready fit into shared memory, judged from the first batch: where they
     do not, the loader processes would fail and the training would wait for them.

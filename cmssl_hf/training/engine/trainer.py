@@ -8,12 +8,21 @@ from typing import Any
 import torch
 from huggingface_hub import upload_folder
 from torch import nn
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerState,
+)
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
+from ...data.batches import WindowsDataset
 from ...models.cpu_kernels import cpu_kernels
+from .arguments import StageArguments
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
@@ -30,6 +39,11 @@ _NOT_UPLOADED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", "predictions.csv", "reconst
 
 class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     """What the stages share: early stopping, parameter groups, and the parts of the loss in the log."""
+
+    args: StageArguments
+    model: PreTrainedModel
+    train_dataset: WindowsDataset
+    eval_dataset: WindowsDataset
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -48,7 +62,7 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
             groups = parameter_groups(

@@ -10,6 +10,9 @@ from transformers import Trainer
 class HookedTrainer(Trainer):
     """A `Trainer` whose private methods have public names here; subclasses override and call those."""
 
+    # Its type is `None` in `Trainer`, which finds the Hub id only with `push_to_hub`.
+    hub_model_id: Any
+
     # Callbacks come before or after a checkpoint is written, never around it, and it must appear as a whole.
     def store_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Writes a checkpoint of the present step."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
@@ -97,7 +97,7 @@ class SharedWindowsTrainer(HookedTrainer):
             else self._shared_batches(test_dataset)
         )
 
-    def _shared_batches(self, dataset: Dataset) -> DataLoader:
+    def _shared_batches(self, dataset: Any) -> DataLoader:
         # accelerate would fill the last batches with windows from the start, in whose company others are computed with
         # another rounding.
         return DataLoaderShard(
