@@ -17,6 +17,7 @@ quickstart: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 docs: $(VENV)/.installed-docs
@@ -35,4 +36,4 @@ $(VENV)/.installed-docs: $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(RUN) site *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUN) site *.egg-info .pytest_cache .ruff_cache .mypy_cache
