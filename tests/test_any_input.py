@@ -5,9 +5,8 @@ import pyarrow as pa
 import pytest
 import torch
 import wfdb
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import encoder_config
 from transformers import pipeline
 
 from cmssl_hf import (
@@ -21,67 +20,18 @@ from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.batches import WindowBatch, WindowsCollator, input_values_to_numpy
 from cmssl_hf.data.features import extract_table, input_values_to_arrow
 from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
+from helpers.inputs import HYPOTHESIS_SETTINGS, signals
+from helpers.tiny import encoder_config
 
 
-# The same inputs every time: a failure here is one that can be repeated.
-COMMON = {
-    "deadline": None,
-    "derandomize": True,
-    "database": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-}
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
-DTYPES = ["f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "bool"]
 RATES = st.one_of(
     st.sampled_from([125, 125.0, 64, 62.4725, 250, 300, 500, 1000, 2.0, 25]),
     st.floats(),
     st.floats(1, 2000),
     st.integers(-10, 10**6),
 )
-
-
-@st.composite
-def signals(draw, max_samples=400):
-    """One window, from a plausible one to nothing like it."""
-    length = draw(st.integers(0, max_samples))
-    rng = np.random.default_rng(draw(st.integers(0, 5)))
-    kind = draw(st.sampled_from(["wave", "noise", "constant", "extreme", "clipped", "steps", "text", "object"]))
-    wave = np.sin(np.arange(length) / 9) + 0.1 * rng.standard_normal(length)
-    if kind == "text":
-        return draw(st.lists(st.text(max_size=3), max_size=5))
-    if kind == "object":
-        things = st.one_of(st.floats(), st.none(), st.text(max_size=2), st.booleans(), st.complex_numbers())
-        return np.array([*draw(st.lists(things, max_size=5)), *wave[: length // 2]], dtype=object)
-    if kind == "constant":
-        wave = np.full(length, draw(st.floats()))
-    elif kind == "extreme":
-        values = [0.0, -0.0, 5e-324, 1e-310, 1e-30, 1.0, 1e30, 3.4e38, 1e150, 1e300, 1.7e308, -1.7e308]
-        wave = rng.choice(values, length)
-    elif kind == "clipped":
-        wave = np.clip(wave, -0.2, 0.2)
-    elif kind == "steps":
-        wave = np.repeat(wave, 5)[:length]
-    with np.errstate(all="ignore"):
-        wave = wave * draw(st.sampled_from([1.0, 1.0, 1e-300, 1e-6, 1e6, 1e300, 1e308])) + draw(
-            st.sampled_from([0.0, 0.0, 1e6, -1e15, 1e300])
-        )
-        for _ in range(draw(st.integers(0, 2))):
-            if length:
-                start = draw(st.integers(0, length - 1))
-                bad = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-                wave[start : start + draw(st.integers(1, length))] = bad if draw(st.booleans()) else wave[start]
-        wave = wave.astype(draw(st.sampled_from(["f8", "f8", "f4", *DTYPES])))
-    shape = draw(st.sampled_from(["1-d", "1-d", "1-d", "list", "column", "cube", "scalar"]))
-    if shape == "list":
-        return wave.tolist()
-    if shape == "column":
-        return wave[:, None]
-    if shape == "cube":
-        return wave[None, None]
-    if shape == "scalar":
-        return wave[0] if length else None
-    return wave
 
 
 BATCHES = st.one_of(signals(), st.lists(signals(), max_size=3))
@@ -91,7 +41,7 @@ def assert_says_what(error: ValueError) -> None:
     assert len(str(error)) > 12
 
 
-@settings(max_examples=400, **COMMON)
+@settings(max_examples=400, **HYPOTHESIS_SETTINGS)
 @given(
     channels=st.sampled_from([("ppg",), ("ecg",), ("ecg", "ppg")]),
     ecg=st.none() | BATCHES,
@@ -124,7 +74,7 @@ def test_feature_extractor(channels, ecg, ppg, rate, do_band_pass, do_standardiz
     assert (mask.sum(-1) >= 25).all()
 
 
-@settings(max_examples=200, **COMMON)
+@settings(max_examples=200, **HYPOTHESIS_SETTINGS)
 @given(signal=signals(), rate=st.floats(1, 2000), channel=st.sampled_from(["ecg", "ppg"]))
 def test_quality(signal, rate, channel):
     try:
@@ -139,7 +89,7 @@ def test_quality(signal, rate, channel):
         assert "no_pulse" in issues
 
 
-@settings(max_examples=150, **COMMON)
+@settings(max_examples=150, **HYPOTHESIS_SETTINGS)
 @given(
     lengths=st.lists(st.integers(1, 120), min_size=1, max_size=5),
     num_channels=st.integers(1, 2),
@@ -169,7 +119,7 @@ def test_collator(lengths, num_channels, patch_size, scale, augmentation):
             assert not row[:, window.shape[1] :].any()
 
 
-@settings(max_examples=100, **COMMON)
+@settings(max_examples=100, **HYPOTHESIS_SETTINGS)
 @given(windows=st.lists(signals(), min_size=1, max_size=3), rate=st.sampled_from([125.0, 64.0, 0.0, np.nan, 1e9]))
 def test_extraction_from_tables(windows, rate):
     try:
@@ -213,7 +163,7 @@ def pipelines(tmp_path_factory):
     return made
 
 
-@settings(max_examples=150, **COMMON)
+@settings(max_examples=150, **HYPOTHESIS_SETTINGS)
 @given(
     task=st.integers(0, 2),
     signal=signals(max_samples=900),
@@ -247,7 +197,7 @@ def test_pipelines(pipelines, task, signal, rate, seconds, stride):
             assert isinstance(part["quality_issues"], list)
 
 
-@settings(max_examples=25, **COMMON)
+@settings(max_examples=25, **HYPOTHESIS_SETTINGS)
 @given(
     records=st.lists(st.tuples(signals(2000), signals(2000)), min_size=3, max_size=4),
     rate=st.sampled_from([25, 62.4725, 125, 500]),

@@ -23,7 +23,6 @@ import torch
 import wfdb
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from tiny import encoder_config, tokenizer_config
 from transformers import HfArgumentParser
 
 from cmssl_hf import (
@@ -33,9 +32,10 @@ from cmssl_hf import (
     CMSSLTokenizerModel,
 )
 from cmssl_hf.tasks import TASKS
+from helpers.checkout import ROOT
+from helpers.tiny import encoder_config, tokenizer_config
 
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 #: Blocks that no machine without network and releases can run.

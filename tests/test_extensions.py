@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,10 @@ from cmssl_hf.extensions import import_extensions
 from cmssl_hf.training import stage
 from cmssl_hf.training.command import chosen_objective, command
 from cmssl_hf.training.finetuning import FINETUNING
+from helpers.checkout import ROOT
 
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "extending.md"
+DOCUMENT = ROOT / "docs" / "extending.md"
 TINY = "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32"
 
 

@@ -11,12 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fuzzing import fuzz
-from pulsedb_release import simulated_segments, write_segment_file
-from test_dataset_ppg_dalia import content_of, write_subject
-from test_dataset_uci_bp import write_fold
-from test_dataset_wfdb_pairs import write_record
-from tiny import encoder_config, tokenizer_config, write_checkpoint_files
 from transformers import AutoModel
 
 from cmssl_hf import CMSSLEncoderModel, CMSSLFeatureExtractor, CMSSLTokenizerModel
@@ -30,6 +24,10 @@ from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.engine.run_folder import RunFolder
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments
+from helpers.fuzzing import fuzz
+from helpers.pulsedb_release import simulated_segments, write_segment_file
+from helpers.releases import dalia_content, write_dalia_subject, write_uci_fold, write_wfdb_record
+from helpers.tiny import encoder_config, tokenizer_config, write_checkpoint_files
 
 
 pytestmark = [
@@ -48,7 +46,7 @@ def read_all(builder):
 def wfdb_builder(folder):
     release = folder / "release"
     for number in range(3):
-        write_record(release, f"r{number}", {"II": None, "PLETH": None}, fs=25.0, seconds=8)
+        write_wfdb_record(release, f"r{number}", {"II": None, "PLETH": None}, fs=25.0, seconds=8)
     builder = load_dataset_builder(
         "wfdb_pairs", data_dir=release, cache_dir=folder, window_seconds=2.0, stride_seconds=2.0
     )
@@ -56,7 +54,7 @@ def wfdb_builder(folder):
 
 
 def wfdb_recording(folder):
-    write_record(folder, "r", {"II": None, "PLETH": None}, fs=25.0, seconds=8)
+    write_wfdb_record(folder, "r", {"II": None, "PLETH": None}, fs=25.0, seconds=8)
     return [folder / "r.hea", folder / "r.hea", folder / "r.dat"], lambda: read_recording(folder / "r", ("ecg", "ppg"))
 
 
@@ -99,7 +97,7 @@ def matlab_5(folder):
     release = folder / "release"
     release.mkdir()
     for fold in range(3):
-        write_fold(release, fold, abp_signal=None)
+        write_uci_fold(release, fold, abp_signal=None)
     builder = load_dataset_builder("uci_bp", data_dir=release, cache_dir=folder)
     damaged = release / "signal_fold_0.mat"
 
@@ -146,7 +144,7 @@ def matlab_7(folder):
 def pickles(folder):
     release = folder / "release"
     for number in range(1, 4):
-        path = write_subject(release, number, content_of(number, seconds=20))
+        path = write_dalia_subject(release, number, dalia_content(number, seconds=20))
     builder = load_dataset_builder("ppg_dalia", "hr", data_dir=release, cache_dir=folder)
     return [path], lambda: read_all(builder)
 

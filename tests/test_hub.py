@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import HubServer
 from huggingface_hub import DatasetCard, ModelCard
-from tiny import PATCH, encoder_config, tokenizer_config
 from transformers import AutoModel
 
 from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor, CMSSLTokenizerModel
@@ -22,9 +20,12 @@ from cmssl_hf.data.loading import load_dataset, load_dataset_builder
 from cmssl_hf.data.sharing import push_dataset
 from cmssl_hf.models.cmssl import hub_cmssl
 from cmssl_hf.training.engine.run_folder import RunFolder
+from helpers.checkout import ROOT
+from helpers.hub_server import HubServer
+from helpers.tiny import PATCH, encoder_config, tokenizer_config
 
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = ROOT / "scripts"
 
 
 @pytest.fixture

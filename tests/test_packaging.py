@@ -4,10 +4,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
-
-ROOT = Path(__file__).parents[1]
+from helpers.checkout import ROOT
 
 
 def test_wheel_holds_every_module(tmp_path):

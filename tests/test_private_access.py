@@ -15,9 +15,10 @@ from transformers import Trainer
 from cmssl_hf import CMSSLEncoderConfig, CMSSLEncoderModel
 from cmssl_hf.private_access import attention_of, fingerprint_of, has_linear_pointwise, linear_pointwise, selected_rows
 from cmssl_hf.training.engine.trainer_hooks import HookedTrainer
+from helpers.checkout import ROOT
 
 
-PACKAGE = Path(__file__).parents[1] / "cmssl_hf"
+PACKAGE = ROOT / "cmssl_hf"
 
 #: Parameters of what is overridden or called, by which the libraries call it or are called.
 SIGNATURES = {

@@ -7,16 +7,19 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import test_dataset_bidmc
-import test_dataset_csn
-import test_dataset_physionet2017
-import test_dataset_ptb_xl
 import wfdb
-from test_dataset_wfdb_pairs import write_record
 
 from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.data.prepared.reading import read_manifest
 from cmssl_hf.models.cmssl.recordings_cmssl import read_recording
+from helpers.releases import (
+    CSN_SINUS_RHYTHM,
+    write_bidmc_recording,
+    write_csn_recording,
+    write_physionet2017_release,
+    write_ptb_xl_release,
+    write_wfdb_record,
+)
 
 
 REFUSED = r"names the file .*: only files beside a header are read"
@@ -38,14 +41,14 @@ def point_elsewhere(header, name):
 
 def wfdb_pairs(release):
     for number in range(3):
-        write_record(release, f"r{number}", {"II": None, "PLETH": None})
+        write_wfdb_record(release, f"r{number}", {"II": None, "PLETH": None})
     return "r0.hea", lambda cache: load_dataset("wfdb_pairs", data_dir=release, cache_dir=cache)
 
 
 def bidmc(release):
     release.mkdir()
     for subject in (1, 8, 11):
-        test_dataset_bidmc.write_recording(release, subject)
+        write_bidmc_recording(release, subject)
     return "bidmc08.hea", lambda cache: load_dataset("bidmc", data_dir=release, cache_dir=cache)
 
 
@@ -54,19 +57,19 @@ def bidmc_numerics(release):
 
 
 def physionet2017(release):
-    test_dataset_physionet2017.write_release(release, "NAO~" * 10)
+    write_physionet2017_release(release, "NAO~" * 10)
     return "training2017/A00003.hea", lambda cache: load_dataset("physionet2017", data_dir=release, cache_dir=cache)
 
 
 def ptb_xl(release):
     release.mkdir()
-    test_dataset_ptb_xl.write_release(release, rates=(100,))
+    write_ptb_xl_release(release, rates=(100,))
     return "records100/00000/00003_lr.hea", lambda cache: load_dataset("ptb_xl", data_dir=release, cache_dir=cache)
 
 
 def csn(release):
     for number in range(20):
-        test_dataset_csn.write_recording(release, number, [test_dataset_csn.SINUS_RHYTHM])
+        write_csn_recording(release, number, [CSN_SINUS_RHYTHM])
     return "JS00005.hea", lambda cache: load_dataset("csn", data_dir=release, cache_dir=cache)
 
 
@@ -78,7 +81,7 @@ def csn_with_date(release):
 
 
 def recording(release):
-    write_record(release, "r0", {"II": None, "PLETH": None})
+    write_wfdb_record(release, "r0", {"II": None, "PLETH": None})
     return "r0.hea", lambda cache: read_recording(release / "r0", ("ppg",))
 
 
@@ -124,7 +127,7 @@ def test_compressed_signals_may_be_far_longer_than_their_file(tmp_path):
 
 
 def test_record_of_segments_with_an_impossible_gap_is_refused(tmp_path):
-    write_record(tmp_path, "s", {"PLETH": None})
+    write_wfdb_record(tmp_path, "s", {"PLETH": None})
     (tmp_path / "long.hea").write_text("long/2 1 125 4294967296\ns 3750\n~ 4294963546\n")
     with pytest.raises(ValueError, match=r"long\.hea .*states 4,294,967,296 samples, more than 268,435,456"):
         read_recording(tmp_path / "long", ("ppg",))
@@ -133,9 +136,9 @@ def test_record_of_segments_with_an_impossible_gap_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["../outside/s", "/etc/s", "sub/s"])
 def test_segment_in_another_folder_is_refused(name, tmp_path):
     release = tmp_path / "release"
-    write_record(tmp_path / "outside", "s", {"II": None, "PLETH": None})
+    write_wfdb_record(tmp_path / "outside", "s", {"II": None, "PLETH": None})
     for number in range(3):
-        write_record(release, f"r{number}", {"II": None, "PLETH": None})
+        write_wfdb_record(release, f"r{number}", {"II": None, "PLETH": None})
     (release / "long.hea").write_text(f"long/1 2 125 3750\n{name} 3750\n")
     with pytest.raises(ValueError, match=REFUSED) as error:
         load_dataset("wfdb_pairs", data_dir=release, cache_dir=tmp_path / "cache")

@@ -1,0 +1,82 @@
+"""Run by each process of `test_distributed.py`: trains and validates the tiny trainers, and stores what this process ends with.
+
+torchrun --nproc_per_node 2 tests/helpers/distributed_worker.py FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from helpers.tiny import encoder_config, tokenizer_config
+from helpers.trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_trainer, tokenizer_trainer
+
+
+# The 24 windows of an epoch are no multiple of it, so that the last step has to be filled.
+GLOBAL_BATCH_SIZE = 16
+# 13 windows in batches of 2: the last batch of a process may be smaller, or none be left for it.
+NUM_EVALUATED = 13
+
+
+def metrics_of(trainer):
+    return {
+        name: value
+        for name, value in trainer.evaluate().items()
+        if isinstance(value, (int, float)) and not name.endswith(("time", "per_second"))
+    }
+
+
+def losses_of(trainer):
+    parts = ("loss", "reconstruction_loss", "commitment_loss")
+    return [[entry[name] for name in parts if name in entry] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def make_trainers(folder, batch_size):
+    options = {
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": 2,
+        "load_best_model_at_end": False,
+        "save_strategy": "no",
+    }
+    plain_sgd = {"optim": "sgd", "learning_rate": 0.1}
+    head_config = encoder_config(num_labels=1, problem_type="regression", label_mean=70.0, label_std=10.0)
+    lengths = (LENGTHS + LENGTHS)[:NUM_EVALUATED]
+    return {
+        "tokenizer": tokenizer_trainer(folder / "tokenizer", tokenizer_config(), **options),
+        "encoder": encoder_trainer(
+            folder / "encoder",
+            encoder_config(),
+            code_counts=np.arange(16),
+            eval_samples=lengths,
+            num_eval=NUM_EVALUATED,
+            **options | plain_sgd,
+        ),
+        "head": finetuning_trainer(folder / "head", head_config, augmentation=STRETCH, **options | plain_sgd),
+    }
+
+
+def main(folder: Path, num_processes: int = 1, rank: int = 0) -> None:
+    weights, results = {}, {}
+    batch_size = GLOBAL_BATCH_SIZE // num_processes
+    # Of weights that are the same for any number of processes, unlike those that they train. By trainers of their own: one that
+    # has evaluated is not connected to the others when it trains.
+    evaluating = make_trainers(folder / "evaluating", batch_size)
+    for name, trainer in evaluating.items():
+        results[name] = {"same weights": metrics_of(trainer)}
+    results["head"]["predictions"] = evaluating["head"].predict(evaluating["head"].eval_dataset).predictions.tolist()
+    for name, trainer in make_trainers(folder, batch_size).items():
+        trainer.train()
+        weights[name] = trainer.model.state_dict()
+        results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}
+    torch.save(weights, folder / f"weights-{rank}.pt")
+    (folder / f"results-{rank}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    from accelerate import PartialState
+
+    state = PartialState(cpu=True)
+    main(Path(sys.argv[1]), state.num_processes, state.process_index)
+    state.destroy_process_group()
