@@ -122,8 +122,8 @@ class WfdbPairs(SignalDatasetBuilder):
         if not segments:
             raise self.not_the_release(
                 folder,
-                f"none of its {len(headers)} records has both a channel that matches {self.config.ecg_patterns} (ECG) and one"
-                f" that matches {self.config.ppg_patterns} (PPG)",
+                f"none of its {len(headers)} records has both a channel that matches {' or '.join(self.config.ecg_patterns)}"
+                f" (ECG) and one that matches {' or '.join(self.config.ppg_patterns)} (PPG)",
             )
         return self.config.divide(segments)
 

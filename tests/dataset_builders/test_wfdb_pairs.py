@@ -106,7 +106,8 @@ def test_unusable_windows_and_records_are_counted(folder):
 def test_no_usable_record(folder):
     write_wfdb_record(folder, "a", {"II": None, "ABP": None})
     with pytest.raises(
-        ValueError, match=r"records is not a folder of WFDB .* none of its 1 records has both .*\(PLETH\|PPG\)"
+        ValueError,
+        match=r"records is not a folder of WFDB .* none of its 1 records has both .*LEAD \)\?II .*\(ECG\) .*PLETH.* \(PPG\)",
     ):
         load(folder)
     folder = folder.parent / "texts"
