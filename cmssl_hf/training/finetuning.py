@@ -1,23 +1,21 @@
 """Stage 3: a pre-trained (or random) encoder for one task, tested on subjects that no stage has seen."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from datasets import Dataset
 from transformers import AutoConfig, EvalPrediction, set_seed
+from transformers.utils import logging as transformers_logging
 
-from ..data.batches import WindowsCollator, WindowsDataset, labels_to_numpy
+from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import model_fingerprint
 from ..data.subjects import cross_validation_fold, labelled_share
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
-from ..tasks import PLAUSIBLE_MEDIANS, Task, get_task
+from ..tasks import Task, get_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .data import (
     describe_data,
@@ -31,6 +29,7 @@ from .engine.arguments import StageArguments, refuse_idle
 from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
 from .engine.run_folder import RANDOM_WEIGHTS, RUN_FILE, check_model_name, parse_run
 from .engine.trainer import StageTrainer
+from .labels import class_weights, describe_labels, labels_of
 from .model_card import write_model_card
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
@@ -235,9 +234,9 @@ def finetune(
     if pretrained is not None:
         refuse_seen_test_subjects(pretrained, data, task_arguments.accept_unknown_provenance)
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    train_labels = _labels(splits["train"])
+    train_labels = labels_of(splits["train"])
     names = label_names(data_arguments) or task.label_names
-    _describe_labels(config, task, names, train_labels)
+    describe_labels(config, task, names, train_labels)
     if task_arguments.balance_classes > 0:
         config.class_weights = class_weights(train_labels, len(names), task_arguments.balance_classes)
     augmentation = task_arguments.augmentation(config.sampling_rate, scales_labels=task.label_is_rate)
@@ -271,7 +270,7 @@ def finetune(
         results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
         if not trainer.is_world_process_zero():
             return results
-        test_labels = _labels(splits["test"])
+        test_labels = labels_of(splits["test"])
         constant = constant_predictions(task, train_labels, len(test_labels), len(names))
         results["constant"] = score(task, constant, test_labels)
         if task.classical_method is not None and raw_test is not None:
@@ -373,59 +372,6 @@ def _refuse_other_model(config: CMSSLEncoderConfig, arguments: TaskArguments) ->
             )
 
 
-def _labels(rows: Dataset) -> np.ndarray:
-    return labels_to_numpy(rows.select_columns(["label"]).with_format("arrow")[:]["label"])
-
-
-def _describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str], labels: np.ndarray) -> None:
-    """Writes what the labels mean into the config, so that the saved model answers in physical units and class names."""
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in config.id2label.items()}
-    config.problem_type = task.problem_type
-    # They may be those of an earlier task of a model that is fine-tuned further.
-    config.label_mean = config.label_std = config.label_unit = config.class_weights = None
-    if task.problem_type != "regression":
-        _refuse_one_class(task, labels)
-        return
-    values = labels.reshape(len(labels), -1)
-    mean, deviation = values.mean(0), values.std(0)
-    if not (deviation > 0).all():
-        raise ValueError(f"The training labels of {task.name} are constant ({mean}); there is nothing to learn.")
-    config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
-    config.label_unit = task.unit
-    _warn_of_other_units(task, values)
-
-
-def class_weights(labels: np.ndarray, num_classes: int, exponent: float) -> tuple[float, ...]:
-    """Weight of each class: its frequency relative to that of equally frequent classes, to the power of `-exponent`; 1 for a
-    class that does not occur."""
-    counts = np.bincount(labels, minlength=num_classes)
-    relative = np.where(counts > 0, counts * num_classes / counts.sum(), 1.0)
-    return tuple(map(float, relative**-exponent))
-
-
-def _refuse_one_class(task: Task, labels: np.ndarray) -> None:
-    present = np.unique(labels, axis=0)
-    if len(present) < 2:
-        raise ValueError(f"All training labels of {task.name} are the same ({present[0]}); there is nothing to learn.")
-
-
-def _warn_of_other_units(task: Task, values: np.ndarray) -> None:
-    low, high = PLAUSIBLE_MEDIANS.get(task.unit or "", (-np.inf, np.inf))
-    for name, median in zip(task.label_names, np.median(values, axis=0)):
-        if not low <= median <= high:
-            logger.warning(
-                "The median training label of %s (%s) is %.3g, but in %s it should lie between %g and %g. Are the labels in"
-                " another unit?",
-                task.name,
-                name,
-                median,
-                task.unit,
-                low,
-                high,
-            )
-
-
 def _initialisation(arguments: TaskArguments, model: CMSSLEncoderForSequenceClassification) -> str:
     if arguments.from_scratch:
         return arguments.from_scratch
@@ -436,9 +382,28 @@ def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoder
     if arguments.from_scratch or arguments.random_weights:
         model = CMSSLEncoderForSequenceClassification(config)
     else:
-        model = CMSSLEncoderForSequenceClassification.from_pretrained(arguments.model_name_or_path, config=config)
+        model = _from_pretrained(arguments.source, config)
     if arguments.freeze_encoder:
         model.freeze_encoder()
+    return model
+
+
+def _from_pretrained(name: str, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:
+    """The encoder of a folder or repository with a head, which may be new; transformers would report that at length, and an
+    encoder that is not there in the same way."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model, loading = CMSSLEncoderForSequenceClassification.from_pretrained(
+            name, config=config, output_loading_info=True
+        )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    missing = sorted(weight for weight in loading["missing_keys"] if not weight.startswith("classifier."))
+    if missing:
+        raise ValueError(
+            f"{name} lacks {len(missing)} weights of the encoder, such as {missing[0]}: it is no whole model."
+        )
     return model
 
 

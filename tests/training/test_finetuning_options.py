@@ -15,6 +15,7 @@ from cmssl_hf.tasks import TASKS, Task
 from cmssl_hf.training import finetuning
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
+from cmssl_hf.training.labels import class_weights
 from helpers.tiny import encoder_config
 
 
@@ -145,7 +146,7 @@ def test_a_release_with_other_windows_is_refused_before_the_training(folder, enc
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 def test_class_weights_in_closed_form(exponent):
-    weights = finetuning.class_weights(np.array([0] * 6 + [1] * 2), 3, exponent)
+    weights = class_weights(np.array([0] * 6 + [1] * 2), 3, exponent)
     # Shares of 6/8 and 2/8 against 1/3 each; the third class does not occur.
     np.testing.assert_allclose(weights, [(18 / 8) ** -exponent, (6 / 8) ** -exponent, 1.0])
 
@@ -200,3 +201,16 @@ def test_a_model_of_which_nothing_is_recorded_is_tested_only_when_told_so_and_th
     # The architecture alone has seen nobody.
     run(folder, tmp_path / "random", encoder, random_weights=True, accept_unknown_provenance=False)
     assert "is not known" not in (tmp_path / "random" / "README.md").read_text()
+
+
+def test_an_encoder_that_is_not_whole_is_refused_and_a_new_head_is_not_reported(tmp_path, capfd):
+    model = CMSSLEncoderForSequenceClassification(encoder_config(num_labels=1))
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("encoder.")}
+    model.save_pretrained(tmp_path / "no head", state_dict=weights)
+    weights.pop("encoder.patch_projection.weight")
+    model.save_pretrained(tmp_path / "no layer", state_dict=weights)
+    config = encoder_config(num_labels=1)
+    assert finetuning._from_pretrained(str(tmp_path / "no head"), config).encoder is not None
+    assert "LOAD REPORT" not in "".join(capfd.readouterr())
+    with pytest.raises(ValueError, match=r"lacks 1 weights of the encoder, such as encoder\.patch_projection\.weight"):
+        finetuning._from_pretrained(str(tmp_path / "no layer"), config)

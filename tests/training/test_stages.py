@@ -23,6 +23,7 @@ from cmssl_hf.tasks import TASKS, Task
 from cmssl_hf.training import finetuning
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.encoder import EncoderArguments
+from cmssl_hf.training.labels import describe_labels
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 from helpers.stages import PEOPLE, TINY_TOKENIZER, run_encoder, run_finetuning, run_tokenizer, training
 
@@ -256,7 +257,7 @@ def test_model_of_one_task_can_be_fine_tuned_for_another(runs, rhythm_task, cach
     run_finetuning(tmp_path / "bp", cache, runs["folder"] / "encoder", "simulated_bp", max_steps=2)
     folder = tmp_path / "bp"
     config = AutoConfig.from_pretrained(folder)
-    finetuning._describe_labels(config, rhythm_task, ["a", "b"], np.array([0, 1]))
+    describe_labels(config, rhythm_task, ["a", "b"], np.array([0, 1]))
     assert (config.label_mean, config.label_std, config.label_unit) == (None, None, None)
 
 

@@ -10,12 +10,12 @@ import torch
 
 from cmssl_hf.data.batches import WindowsDataset
 from cmssl_hf.tasks import get_task
-from cmssl_hf.training import finetuning
 from cmssl_hf.training.codebook import usage_perplexity
 from cmssl_hf.training.engine import trainer as stage_trainer
 from cmssl_hf.training.engine.checkpoints import last_whole_checkpoint
 from cmssl_hf.training.engine.divergence import DivergedError, DivergenceCallback
 from cmssl_hf.training.engine.run_folder import RunFolder
+from cmssl_hf.training.labels import describe_labels
 from helpers.tiny import encoder_config
 from helpers.trainers import (
     BATCH_SIZE,
@@ -220,5 +220,5 @@ def test_labels_in_another_unit_are_warned_of(task, factor, warned, caplog):
     labels = np.random.default_rng(0).normal({"bpm": 75, "breaths/min": 15, "mmHg": 100}[task.unit], 3, (50, 2))
     labels = labels[:, : len(task.label_names)] * factor
     with caplog.at_level(logging.WARNING, logger="cmssl_hf"):
-        finetuning._describe_labels(encoder_config(), task, task.label_names, labels)
+        describe_labels(encoder_config(), task, task.label_names, labels)
     assert ("Are the labels in another unit?" in caplog.text) == warned
