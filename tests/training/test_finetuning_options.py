@@ -206,7 +206,7 @@ def test_a_model_of_which_nothing_is_recorded_is_tested_only_when_told_so_and_th
 def test_an_encoder_that_is_not_whole_is_refused_and_a_new_head_is_not_reported(tmp_path, capfd):
     model = CMSSLEncoderForSequenceClassification(encoder_config(num_labels=1))
     weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("encoder.")}
-    model.save_pretrained(tmp_path / "no head", state_dict=weights)
+    model.save_pretrained(tmp_path / "no head", state_dict=dict(weights))
     weights.pop("encoder.patch_projection.weight")
     model.save_pretrained(tmp_path / "no layer", state_dict=weights)
     config = encoder_config(num_labels=1)
