@@ -480,3 +480,13 @@ def test_settings_that_do_nothing():
         CMSSLFeatureExtractor(pass_bands={"PPG": (0.1, 5.0)})
     with pytest.raises(ValueError, match=r"`patch_size` \(0\) must be positive"):
         CMSSLFeatureExtractor(patch_size=0)
+
+
+def test_a_column_without_its_channel_must_not_be_called_after_another():
+    extract = CMSSLFeatureExtractor(channels=("ppg",))
+    column = pd.DataFrame({"ecg": np.sin(np.arange(1250) / 10)})
+    for given in (column, column["ecg"]):
+        with pytest.raises(ValueError, match="reads ppg, but the given column is called 'ecg'"):
+            extract(given, sampling_rate=125)
+    assert extract(column["ecg"].rename("pleth"), sampling_rate=125)["input_values"].shape == (1, 1, 1250)
+    assert extract(ppg=column["ecg"], sampling_rate=125)["input_values"].shape == (1, 1, 1250)

@@ -375,6 +375,8 @@ def test_raw_labels_are_not_learnt_in_silence(fields, padded_batch):
     labels = torch.tensor([75.0, 60.0, 92.0])
     with pytest.raises(ValueError, match=r"root mean square of these is 76.8.*: set `label_mean` and `label_std`"):
         model(**padded_batch, labels=labels)
+    with pytest.raises(ValueError, match="`labels` hold NaN"):
+        model(**padded_batch, labels=torch.tensor([75.0, torch.nan, 92.0]))
     model(**padded_batch, labels=(labels - 75) / 16).loss.backward()
     assert model.eval()(**padded_batch, labels=labels).loss > 0
     for described in ({"label_mean": 75.0, "label_std": 16.0}, {"label_mean": 0.0, "label_std": 1.0}):

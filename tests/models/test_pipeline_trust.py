@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from transformers import pipeline
 
@@ -191,3 +192,24 @@ def test_tokenizers_are_refused(tmp_path):
     CMSSLFeatureExtractor(channels=("ecg", "ppg"), patch_size=25).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is a tokenizer: call `encode`"):
         pipeline(FEATURES, model=str(tmp_path))
+
+
+class Windows(torch.utils.data.Dataset):
+    """One whose rows do not end, but for its length."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, row):
+        return {"signal": FLAT if row == 1 else pulse(10), "sampling_rate": 64}
+
+
+def test_a_dataset_of_torch_ends_with_its_length(predict):
+    assert [answer["value"] is None for answer in predict(Windows(), on_error="skip")] == [False, True, False]
+    with pytest.raises(ValueError, match="Recording 1 of those given"):
+        list(predict(Windows()))
+
+
+def test_seconds_must_be_numbers(predict):
+    with pytest.raises(ValueError, match="`window_seconds` must be a positive number of seconds, but is '10'"):
+        predict(pulse(10), window_seconds="10")

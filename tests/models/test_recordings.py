@@ -440,3 +440,117 @@ def test_short_gaps_are_filled_and_longer_ones_kept():
     np.testing.assert_allclose(found[99:113], np.linspace(SIGNAL[99], SIGNAL[112], 14))
     whole = np.isfinite(signal)
     np.testing.assert_array_equal(found[whole], signal[whole])
+
+
+TOLD_OTHERWISE = {
+    "a line of units": f"signal\nmmHg\n{COLUMN}",
+    "a line of units beside times": table(names=("time", "value")).replace("\n", "\ns,°C\n", 1),
+    "a comment": f"# channel: ECG\nvalue\n{COLUMN}",
+    "a comment without a header": f"# ECG recording\n{COLUMN}",
+    "the unit in a comment": f"# unit: mmHg\nsignal\n{COLUMN}",
+    "words behind the name": f"PPG_ACC\n{COLUMN}",
+}
+
+
+@pytest.mark.parametrize("text", TOLD_OTHERWISE.values(), ids=TOLD_OTHERWISE)
+def test_a_file_that_tells_of_another_signal_is_refused(write, text):
+    with pytest.raises(ValueError, match="no signal that looks like ppg"):
+        read(write(text), sampling_rate=RATE)
+
+
+@pytest.mark.parametrize("name", ["ecgdata.csv", "bloodpressure.csv", "arterial_pressure.csv"])
+def test_words_that_are_written_together_tell_of_another_signal(write, name):
+    with pytest.raises(ValueError, match="no signal that looks like ppg"):
+        read(write(COLUMN, name), sampling_rate=RATE)
+
+
+@pytest.mark.parametrize("name", ["SpO2 PLETH", "SNUADC/PLETH", "PPG Finger"])
+def test_oximeters_name_their_ppg_after_the_saturation(name):
+    assert_reads(pd.DataFrame({name: SIGNAL}), sampling_rate=RATE)
+
+
+def test_a_derived_respiration_is_no_ecg():
+    with pytest.raises(ValueError, match="no signal that looks like ecg"):
+        read(pd.DataFrame({"RESP from ECG": SIGNAL}), "ecg", sampling_rate=RATE)
+
+
+STATED_RATES = {
+    "an interval in ms": f"# Sampling interval: 8 ms\nppg\n{COLUMN}",
+    "a period in s": f"# Sample period = 0.008 s\nppg\n{COLUMN}",
+    "in a sentence": f"# recorded at 125 Hz\nppg\n{COLUMN}",
+    "a frequency": f"# Frequency (Hz): 125\nppg\n{COLUMN}",
+    "in the name of the column": f"PPG (125 Hz)\n{COLUMN}",
+    "in a column of another spelling": "ppg,Fs [Hz]\n" + "".join(f"{value:.6f},125\n" for value in SIGNAL),
+}
+
+
+@pytest.mark.parametrize("text", STATED_RATES.values(), ids=STATED_RATES)
+def test_a_file_states_its_rate_in_many_ways(write, text):
+    assert_reads(write(text))
+    with pytest.raises(ValueError, match="125 Hz, `sampling_rate` 64 Hz"):
+        read(write(text), sampling_rate=64)
+
+
+def test_limits_of_filters_are_no_rates(write):
+    assert_reads(write(f"# band-pass 0.5-8 Hz, heart rate: 72\nppg_lowpass_8Hz\n{COLUMN}"), sampling_rate=RATE)
+
+
+@pytest.mark.parametrize("key", ["Fs", "samplingRate", "Sampling Rate", "sample_rate"])
+def test_rates_of_dictionaries_in_any_spelling(key, write):
+    assert_reads({"ppg": SIGNAL, key: RATE}, sampling_rate=64)
+    assert_reads({"path": write(f"ppg\n{COLUMN}"), key: RATE}, sampling_rate=64)
+    with pytest.raises(ValueError, match="contradicts itself"):
+        read({"ppg": SIGNAL, key: RATE, "fs_hz": 64})
+
+
+@pytest.mark.parametrize(
+    "told", [{"unit": "mmHg"}, {"type": "ECG"}, {"name": "ECG"}, {"sig_name": ["ECG"]}, {"sensor": "EDA"}]
+)
+def test_dictionaries_tell_what_their_signal_is_in_many_ways(told, write):
+    with pytest.raises(ValueError, match="reads ppg, but"):
+        read({"signal": SIGNAL, "sampling_rate": RATE, **told})
+    with pytest.raises(ValueError, match="reads ppg, but"):
+        read({"path": write(COLUMN), "sampling_rate": RATE, **told})
+
+
+def test_the_path_beside_samples_is_where_they_came_from():
+    assert_reads({"path": "gone.wav", "signal": SIGNAL, "sampling_rate": RATE})
+    assert_reads({"path": None, "ppg": SIGNAL, "sampling_rate": RATE})
+
+
+def test_fields_of_arrays_have_names():
+    with pytest.raises(ValueError, match="holds no ppg; it has ecg"):
+        read(np.array([(value,) for value in SIGNAL], dtype=[("ecg", float)]), sampling_rate=RATE)
+    assert_reads(np.rec.fromarrays([TIMES, SIGNAL], names="time,ppg"))
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        TIMES,
+        pd.period_range("2024", periods=len(SIGNAL), freq="8ms"),
+        pd.MultiIndex.from_arrays([["a"] * len(SIGNAL), TIMES], names=["subject", "time"]),
+    ],
+    ids=["seconds", "periods", "several levels"],
+)
+def test_times_of_any_index_state_the_rate(index):
+    assert_reads(pd.Series(SIGNAL, index=index))
+    with pytest.raises(ValueError, match="125 Hz, `sampling_rate` 64 Hz"):
+        read(pd.Series(SIGNAL, index=index), sampling_rate=64)
+
+
+def test_times_that_fall_are_refused():
+    with pytest.raises(ValueError, match="times go back"):
+        read(pd.DataFrame({"time": TIMES[::-1], "ppg": SIGNAL}), sampling_rate=RATE)
+
+
+def test_signals_of_one_rate_have_one_length():
+    with pytest.raises(ValueError, match="ecg 4,000, ppg 2,000"):
+        read_recording({"ecg": np.tile(SIGNAL, 2), "ppg": SIGNAL, "sampling_rate": RATE}, ("ecg", "ppg"))
+
+
+def test_truth_values_are_no_samples():
+    with pytest.raises(ValueError, match="they are truth values"):
+        read(SIGNAL > 0, sampling_rate=RATE)
+    with pytest.raises(ValueError, match="but is True"):
+        read(SIGNAL, sampling_rate=True)

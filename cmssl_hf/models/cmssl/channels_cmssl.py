@@ -30,15 +30,38 @@ _ABOUT = {"time", "times", "timestamp", "timestamps", "quality", "sqi", "rate", 
 _WORDS = {
     "ecg": {"ecg", "ekg"},
     "ppg": {"ppg", "bvp", "pleth", "photopleth"},
-    "something else": {"abp", "acc", "accel", "accelerometer", "art", "bp", "bpm", "celsius", "cvp", "deg", "eda", "eeg", "emg",
-                       "eog", "gsr", "gyro", "heartrate", "hg", "hr", "ibi", "icp", "kpa", "mmhg", "resp",
-                       "respiration", "rr", "spo", "tags", "temp", "temperature"},
+    "something else": {"abp", "acc", "accel", "accelerometer", "art", "arterial", "bloodpressure", "bp", "bpm", "celsius", "cvp",
+                       "deg", "eda", "eeg", "emg", "eog", "gsr", "gyro", "heartrate", "hg", "hr", "ibi", "icp", "kpa", "mmhg",
+                       "nibp", "pressure", "resp", "respiration", "rr", "spo", "tags", "temp", "temperature"},
 }  # fmt: skip
+#: Oximeters call their PPG after what is computed from it.
+_SAID_OF_PPG = {"spo"}
+#: Words for a rate, without spaces.
+_RATES = {
+    "fs",
+    "srate",
+    *(f"{sampling}{rate}" for sampling in ("sampling", "sample") for rate in ("rate", "frequency", "freq")),
+}
+_RATE_IN_NAME = re.compile(r"(?<![A-Za-z\d.-])(\d+(?:\.\d+)?)[ _]?(k?)hz(?![A-Za-z])", re.IGNORECASE)
 
 
 def words(name: str) -> list[str]:
     """The words of a name in lower case, without digits: `["time", "s"]` of `Time [s]`."""
     return re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name.replace("°", "deg ")).lower())
+
+
+def is_rate(name: str) -> bool:
+    """Whether a key or a column is one of rates in Hz by its name, such as `sampling_rate`, `Fs [Hz]` or `samplingRate`."""
+    return "".join(words(name)).removesuffix("hz") in _RATES
+
+
+def rate_in_name(name: str) -> float | None:
+    """The rate in Hz that a name states, such as 64 of `PPG (64 Hz)`; `None` where it states none, or several, or one of a
+    filter."""
+    found = _RATE_IN_NAME.findall(name)
+    if len(found) != 1 or re.search("filt|pass|notch|cut|lp|hp|bp", name, re.IGNORECASE):
+        return None
+    return float(found[0][0]) * (1000 if found[0][1] else 1) or None
 
 
 def first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
@@ -85,8 +108,9 @@ def choose_channels(
         if channel in wanted:
             position = first_match(names, (re.escape(str(wanted[channel]).strip(" ,")),))
         else:
-            found = first_match([names[position] for position in signals], CHANNEL_PATTERNS[channel])
-            position = None if found is None else signals[found]
+            own = [position for position in signals if not _says_more(names[position], channel)]
+            found = first_match([names[position] for position in own], CHANNEL_PATTERNS[channel])
+            position = None if found is None else own[found]
             if position is None and len(channels) == 1:
                 position = _single_unnamed(names, channel, not_signals, file_name)
         if position is None:
@@ -109,9 +133,21 @@ def _single_unnamed(names: Sequence[str], channel: str, not_signals: Sequence[in
     return None if says_another(f"{file_name} {names[single[0]]}", channel) else single[0]
 
 
+def _says_more(name: str, channel: str) -> bool:
+    """Whether a name tells of another signal beside a channel: `PPG_ACC`, `RESP from ECG`."""
+    others = set(signal_words(name)) - _WORDS[channel]
+    return bool(others - _SAID_OF_PPG if channel == "ppg" else others)
+
+
 def signal_words(text: str) -> list[str]:
     """The words of a text for what was recorded."""
-    return [word for word in words(text) if any(word in known for known in _WORDS.values())]
+    known = set().union(*_WORDS.values())
+    return [word for word in map(_signal_word, words(text)) if word in known]
+
+
+def _signal_word(word: str) -> str:
+    """`ecg` of `ecgdata`."""
+    return next((start for start in ("ecg", "ekg", "ppg", "bvp", "pleth") if word.startswith(start)), word)
 
 
 def says_another(text: str, channel: str) -> bool:
@@ -120,4 +156,13 @@ def says_another(text: str, channel: str) -> bool:
     return bool(said) and _WORDS[channel].isdisjoint(said)
 
 
-__all__ = ["CHANNEL_PATTERNS", "choose_channels", "first_match", "says_another", "signal_words", "words"]
+__all__ = [
+    "CHANNEL_PATTERNS",
+    "choose_channels",
+    "first_match",
+    "is_rate",
+    "rate_in_name",
+    "says_another",
+    "signal_words",
+    "words",
+]

@@ -8,6 +8,7 @@ import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import PaddingStrategy, TensorType
 
+from .channels_cmssl import says_another
 from .hub_cmssl import HubFeatureExtractorMixin
 from .signal_processing_cmssl import PASS_BANDS, band_pass, resample, standardize
 
@@ -201,6 +202,9 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
         (name,) = self.channels
         if named[name] is not None:
             raise ValueError(f"`{name}` is given twice.")
+        label = str(getattr(signals[0], "name", None) or " ".join(map(str, getattr(signals[0], "columns", ()))))
+        if says_another(label, name):
+            raise ValueError(f"This feature extractor reads {name}, but the given column is called {label!r}.")
         return {**named, name: signals[0]}
 
     def _windows(self, signals: dict[str, np.ndarray | Sequence | None]) -> dict[str, list[np.ndarray]]:

@@ -200,6 +200,8 @@ _LARGEST_STANDARDIZED = 5.0
 
 def _refuse_raw_labels(labels: torch.Tensor) -> None:
     size = labels.square().mean().sqrt()
+    if size.isnan():
+        raise ValueError("`labels` hold NaN, from which nothing can be learnt: leave out the windows without a label.")
     if size > _LARGEST_STANDARDIZED:
         raise ValueError(
             f"A regression is learnt on standardised labels, but the root mean square of these is {size:.3g}, and the config says"

@@ -1,6 +1,7 @@
 """What the pipelines share: a recording of any length in windows, the model's answers to them, and what counts of these."""
 
 import math
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             return super().__call__(numbered, **kwargs) if numbered else []
         if isinstance(inputs, Iterator) or (hasattr(inputs, "features") and hasattr(inputs, "column_names")):
             return super().__call__((_Member(number, source) for number, source in enumerate(inputs)), **kwargs)
+        # One of torch, which need not end by itself.
+        if isinstance(inputs, torch.utils.data.Dataset) and hasattr(inputs, "__len__"):
+            return super().__call__((_Member(number, inputs[number]) for number in range(len(inputs))), **kwargs)
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
@@ -106,7 +110,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         if kwargs:
             raise TypeError(f"{type(self).__name__} has no parameter {', '.join(kwargs)}.")
         for name, seconds in (("window_seconds", window_seconds), ("stride_seconds", stride_seconds)):
-            if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            if seconds is not None and not (
+                isinstance(seconds, numbers.Real) and math.isfinite(seconds) and seconds > 0
+            ):
                 raise ValueError(f"`{name}` must be a positive number of seconds, but is {seconds!r}.")
         if on_error not in (None, "raise", "skip"):
             raise ValueError(f"`on_error` must be 'raise' or 'skip', but is {on_error!r}.")

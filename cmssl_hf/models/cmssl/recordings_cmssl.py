@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .channels_cmssl import CHANNEL_PATTERNS, choose_channels, first_match, says_another
+from .channels_cmssl import CHANNEL_PATTERNS, choose_channels, first_match, is_rate, rate_in_name, says_another
 from .tables_cmssl import TABLE_SUFFIXES, as_numbers, read_table
 from .time_axis_cmssl import RATE_TOLERANCE, is_time, on_regular_grid, seconds_from
 
@@ -19,10 +19,9 @@ _NEEDS_WFDB = "Reading WFDB records needs wfdb: `pip install wfdb`."
 _KINDS_OF_FILES = (
     "WFDB records (a header `.hea`) and tables of numbers in text files (`.csv`, `.tsv`, `.txt`, also `.gz`) are read"
 )
-#: Keys of dictionaries and names of columns under which rates stand.
-_RATES = ("sampling_rate", "sampling_frequency", "sample_rate", "fs")
 #: Keys under which it stands what `"signal"` is.
-_DESCRIPTIONS = ("channel", "channel_name", "signal_name", "modality", "lead")
+_DESCRIPTIONS = ("channel", "channel_name", "signal_name", "sig_name", "signal_type", "modality", "sensor", "kind", "type", "name",
+                 "lead", "unit", "units")  # fmt: skip
 
 #: Formats of WFDB that are FLAC streams; a sample in any other takes at least a byte.
 _COMPRESSED_FORMATS = ("508", "516", "524")
@@ -131,13 +130,9 @@ def read_recording(
         ImportError: if the package that reads such files is not installed.
     """
     if isinstance(source, Mapping):
-        if "path" in source:
-            return read_recording(
-                source["path"],
-                channels,
-                sampling_rate=source.get("sampling_rate", sampling_rate),
-                column=source.get("column", column),
-            )
+        # Where there are samples, a path tells where they came from.
+        if source.get("path") is not None and not any(map(_is_sequence, source.values())):
+            return _from_description(source, channels, sampling_rate, column)
         return _from_mapping(source, channels, sampling_rate, column)
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source), channels, sampling_rate, column)
@@ -145,7 +140,43 @@ def read_recording(
         return _from_data_frame(source, channels, sampling_rate, column)
     if hasattr(source, "to_numpy") and hasattr(source, "name"):
         return _from_series(source, channels, sampling_rate, column)
+    if names := getattr(getattr(source, "dtype", None), "names", None):
+        return _from_mapping({name: source[name] for name in names}, channels, sampling_rate, column)
     return _from_mapping({"signal": source}, channels, sampling_rate, None)
+
+
+def _from_description(source: Mapping[str, Any], channels, sampling_rate, column) -> Recording:
+    """A file, and what a dictionary tells of it."""
+    column = source.get("column", column)
+    described = _described(source)
+    if column is None and len(channels) == 1 and says_another(described, channels[0]):
+        raise ValueError(f"The model reads {channels[0]}, but {source['path']} is said to be {described}.")
+    rate = _stated_rate(source, str(source["path"]))
+    return read_recording(
+        source["path"], channels, sampling_rate=sampling_rate if rate is None else rate, column=column
+    )
+
+
+def _described(source: Mapping[str, Any]) -> str:
+    """What a dictionary says that its signal is."""
+    told = [source[key] for key in _DESCRIPTIONS if key in source]
+    return " ".join(word for words in told for word in ([words] if isinstance(words, str) else _texts(words)))
+
+
+def _texts(values: Any) -> list[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, (list, tuple)) else []
+
+
+def _stated_rate(source: Mapping[str, Any], name: str) -> float | None:
+    """The rate that a dictionary states under one or several keys."""
+    rates = {
+        key: _checked_rate(value, name) for key, value in source.items() if is_rate(str(key)) and value is not None
+    }
+    if len(set(rates.values())) > 1:
+        raise ValueError(
+            f"{name} contradicts itself: {', '.join(f'{key} {rate:g} Hz' for key, rate in rates.items())}."
+        )
+    return next(iter(rates.values()), None)
 
 
 def _from_path(
@@ -161,7 +192,15 @@ def _from_path(
     if path.name.lower().endswith(TABLE_SUFFIXES):
         table = read_table(path)
         return _from_columns(
-            str(path), table.names, table.columns, channels, sampling_rate, column, table.sampling_rate, path.name
+            str(path),
+            table.names,
+            table.columns,
+            channels,
+            sampling_rate,
+            column,
+            table.sampling_rate,
+            f"{path.name} {table.description}",
+            units=table.units,
         )
     if header is not None:
         return _from_wfdb(header, channels, sampling_rate, column)
@@ -194,7 +233,7 @@ def _from_mapping(
     keys = {channel: channel for channel in channels if channel in source and column is None}
     if len(channels) == 1 and "signal" in source and column is None:
         keys.setdefault(channels[0], "signal")
-    described = " ".join(source[key] for key in _DESCRIPTIONS if isinstance(source.get(key), str))
+    described = _described(source)
     keys = {channel: key for channel, key in keys.items() if key != "signal" or not says_another(described, channel)}
     if missing := [channel for channel in channels if channel not in keys]:
         try:
@@ -211,8 +250,7 @@ def _from_mapping(
     signals = {channel: _as_signal(source[key], f"`{key}` of {name}") for channel, key in keys.items()}
     if "record_id" not in source:
         name = f"the given recording of {len(next(iter(signals.values()))):,} samples"
-    stated = next((source[key] for key in _RATES if source.get(key) is not None), None)
-    rate = None if stated is None else _checked_rate(stated, name)
+    rate = _stated_rate(source, name)
     times = {key: _as_array(values) for key, values in arrays.items() if is_time(key) and key not in keys.values()}
     return _timed(
         signals, times, {} if rate is None else {"sampling_rate": rate}, None if rate else sampling_rate, name
@@ -250,12 +288,20 @@ def _from_series(source, channels, sampling_rate, column) -> Recording:
 
 
 def _index(source: Any) -> dict[str, np.ndarray]:
-    """The index of a pandas object, if it is one of times."""
+    """The index of a pandas object, if it is one of times; of several levels the one that is."""
     index: Any = getattr(source, "index", None)
-    if hasattr(index, "tz_localize"):
-        return {"its index": index.tz_localize(None).to_numpy()}
-    if hasattr(index, "total_seconds") or (isinstance(getattr(index, "name", None), str) and is_time(index.name)):
-        return {"its index" if hasattr(index, "total_seconds") else index.name: index.to_numpy()}
+    for level in range(getattr(index, "nlevels", 0)):
+        values = index.get_level_values(level)
+        if hasattr(values, "to_timestamp"):
+            values = values.to_timestamp()
+        if hasattr(values, "tz_localize"):
+            return {"its index": values.tz_localize(None).to_numpy()}
+        # Labels that are no whole numbers are no numbers of rows.
+        unnamed = values.name is None and values.dtype.kind == "f"
+        if hasattr(values, "total_seconds") or unnamed:
+            return {"its index": values.to_numpy()}
+        if isinstance(values.name, str) and is_time(values.name):
+            return {values.name: values.to_numpy()}
     return {}
 
 
@@ -269,10 +315,13 @@ def _from_columns(
     stated_rate: float | None = None,
     file_name: str = "",
     index: Mapping[str, np.ndarray] | None = None,
+    units: Sequence[str] = (),
 ) -> Recording:
     time_positions = [position for position, name in enumerate(names) if is_time(name)]
-    rate_positions = [position for position, name in enumerate(names) if name.strip().lower() in _RATES]
-    positions = choose_channels(names, channels, column, where, file_name, [*time_positions, *rate_positions])
+    rate_positions = [position for position, name in enumerate(names) if is_rate(name)]
+    not_signals = [*time_positions, *rate_positions]
+    told = [file_name, *(unit for position, unit in enumerate(units) if position not in not_signals)]
+    positions = choose_channels(names, channels, column, where, " ".join(told), not_signals)
     wanted = sorted({*positions.values(), *time_positions, *rate_positions})
     values = dict(zip(wanted, columns(wanted)))
     signals = {
@@ -280,8 +329,12 @@ def _from_columns(
         for channel, position in positions.items()
     }
     times = {**(index or {})}
-    times.update({names[i]: values[i] for i in time_positions if i not in positions.values()})
+    units = units or [""] * len(names)
+    times.update({f"{names[i]} {units[i]}": values[i] for i in time_positions if i not in positions.values()})
     rates = {} if stated_rate is None else {"header": stated_rate}
+    for position in positions.values():
+        if (rate := rate_in_name(names[position])) is not None:
+            rates[names[position]] = rate
     for position in rate_positions:
         stated = as_numbers(values[position], f"{where}, column {names[position]!r}")
         if len(stated) and np.nanmin(stated) == np.nanmax(stated):
@@ -299,6 +352,10 @@ def _timed(
     """The recording at the rate that its times or else the source or else the caller states; they must not contradict."""
     rates = dict(stated)
     num_samples = {len(signal) for signal in signals.values()}
+    # Rates that do not divide each other round to lengths that differ by a sample.
+    if max(num_samples) - min(num_samples) > 1:
+        lengths = ", ".join(f"{channel} {len(signal):,}" for channel, signal in signals.items())
+        raise ValueError(f"The signals of {where} have one rate, but not one number of samples: {lengths}.")
     # A date alone may tell the days only.
     for name, values in sorted(times.items(), key=lambda item: item[0].strip().lower() == "date"):
         if {len(values)} != num_samples or len(values) < 2:
@@ -328,8 +385,9 @@ def _timed(
 def _as_signal(values: Any, name: str) -> np.ndarray:
     signal = _as_array(values)
     try:
-        if signal.dtype.kind in "cmM":
-            raise TypeError("they are complex." if signal.dtype.kind == "c" else "they are times.")
+        if signal.dtype.kind in "bcmM":
+            kind = {"b": "truth values", "c": "complex"}.get(signal.dtype.kind, "times")
+            raise TypeError(f"they are {kind}.")
         signal = signal.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a 1-d array of numbers: {error}") from error
@@ -357,7 +415,11 @@ def _as_array(values: Any) -> np.ndarray:
 def _checked_rate(sampling_rate: float | None, name: str) -> float:
     if sampling_rate is None:
         raise ValueError(f"`sampling_rate` is required for {name}: its rate in Hz.")
-    if isinstance(sampling_rate, numbers.Real) and 0 < sampling_rate < float("inf"):
+    if (
+        isinstance(sampling_rate, numbers.Real)
+        and not isinstance(sampling_rate, bool)
+        and 0 < sampling_rate < float("inf")
+    ):
         return float(sampling_rate)
     raise ValueError(f"`sampling_rate` of {name} must be a positive, finite number of Hz, but is {sampling_rate!r}.")
 

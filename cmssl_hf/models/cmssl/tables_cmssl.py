@@ -32,12 +32,17 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _TIME = re.compile(r"[\d.:/TZ+ -]*\d\d:\d\d(:\d\d([.,]\d*)?)?\S*|\d{1,4}([/.-])\d{1,2}\3\d{1,4}\b.*")
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "inf", "-inf"}
 _UNIT = re.compile(
-    r"[\[(]?([nµuμm]?s|sec|seconds?|[nµuμm]?v|a\.?u\.?|n\.?u\.?|adc|counts?|hz|bpm|mmhg|°?c|%|g|units?|-|float|int|datetime)?[\])]?",
+    r"[\[(]?([nµuμm]?s|sec|seconds?|[nµuμm]?v|a\.?u\.?|n\.?u\.?|adc|counts?|hz|bpm|min|minutes?|h|hours?|mmhg|kpa|(deg|°)?c|%|g|units?|-|float|int|datetime)?[\])]?",
     re.IGNORECASE,
 )
 _COMMENT = ("#", "%", "//")
 _STATED_RATE = re.compile(
-    r"\b(?:sampl\w*[ _-]*(?:rate|freq\w*)|fs|srate)\b\W{0,4}(?:\[?\(?hz\W{1,4})?(\d+(?:\.\d+)?)\s*(k?)(?:hz)?",
+    r"(?:\b(?:sampl\w*[ _-]*(?:rate|freq\w*)|fs|srate)\b|^\W*(?:rate|freq\w*)\b|\b(?:sampled|recorded|acquired) (?:at|with)\b)"
+    r"\W{0,4}(?:\[?\(?hz\W{1,4})?(\d+(?:\.\d+)?)\s*(k?)(?:hz)?",
+    re.IGNORECASE,
+)
+_STATED_INTERVAL = re.compile(
+    r"\bsampl\w*[ _-]*(?:interval|period|time)\b\W{0,4}(?:\(?\[?([mµμu]?)s\W{1,4})?(\d+(?:\.\d+)?)\s*(?:([mµμu]?)s(?:ec\w*)?\b)?",
     re.IGNORECASE,
 )
 #: More cells than this share that hold another thing than a number, or nothing at all, make a column none of numbers.
@@ -56,6 +61,8 @@ class TableFile:
         path: of the file.
         names: of the columns; empty for one without a name.
         sampling_rate: rate in Hz that the file states in words, if it does.
+        units: of the columns, from a line of their own; empty if there is none.
+        description: the text in front of the header.
         separator: of the cells.
         decimal: mark of the numbers.
         num_lines: in front of the first row of numbers.
@@ -69,6 +76,8 @@ class TableFile:
     decimal: str
     num_lines: int
     encoding: str
+    units: tuple[str, ...] = ()
+    description: str = ""
 
     def columns(self, positions: Sequence[int]) -> list[np.ndarray]:
         """Columns as numbers or, for those with texts in them, as texts.
@@ -132,8 +141,7 @@ def read_table(path: Path) -> TableFile:
     # Samples that are missing at the beginning are of the signal, too.
     while first and any(rows[first - 1]) and all(cell.lower() in _MISSING for cell in rows[first - 1]):
         first -= 1
-    stated = [_STATED_RATE.search(line) for line in lines[:first]]
-    rates = {float(match[1]) * (1000 if match[2] else 1) for match in stated if match} - {0.0}
+    rates = {rate for line in lines[:first] if (rate := _stated_rate(line))}
     if len(rates) > 1:
         raise ValueError(f"{path} states several rates: {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz.")
     rate = next(iter(rates), None)
@@ -141,10 +149,22 @@ def read_table(path: Path) -> TableFile:
     # As pandas writes a table without names, with its index.
     if not rows[first][0] and rows[first][1:] == [str(number) for number in range(width - 1)]:
         return TableFile(path, tuple(rows[first]), rate, num_lines=first + 1, **form)
-    names = _header(path, lines[:first], rows[:first], separator, width)
+    names, units = _header(path, lines[:first], rows[:first], separator, width)
+    form["description"] = " ".join(
+        line for line, cells in zip(lines[:first], rows) if cells[:width] != list(names or ())
+    )
     if names is None:
         return _without_header(path, rows, first, width, rate, form)
-    return TableFile(path, names, rate, num_lines=first, **form)
+    return TableFile(path, names, rate, num_lines=first, units=units, **form)
+
+
+def _stated_rate(line: str) -> float | None:
+    if match := _STATED_RATE.search(line):
+        return float(match[1]) * (1000 if match[2] else 1)
+    if (match := _STATED_INTERVAL.search(line)) and float(match[2]):
+        unit = (match[1] or match[3] or "").lower()
+        return round({"": 1, "m": 1e3}.get(unit, 1e6) / float(match[2]), 6)
+    return None
 
 
 def _head(path: Path) -> tuple[str, list[str]]:
@@ -241,12 +261,15 @@ def _is_data(cells: list[str]) -> bool:
     return any(known) and sum(known) + sum(cell.lower() in _MISSING for cell in given) > len(given) / 2
 
 
-def _header(path: Path, lines: list[str], rows: list[list[str]], separator: str, width: int) -> tuple[str, ...] | None:
-    """Names of the columns: the last line in front of the numbers that is neither a comment nor one of units. A comment is one
-    if it has as many cells, as numpy writes it."""
+def _header(
+    path: Path, lines: list[str], rows: list[list[str]], separator: str, width: int
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Names of the columns, if there are, and their units: the last line in front of the numbers that is neither a comment nor
+    one of units, and that one. A comment is one of names if it has as many cells, as numpy writes it."""
+    units: tuple[str, ...] = ()
     texts = [cells for line, cells in zip(lines, rows) if any(cells) and not line.lstrip().startswith(_COMMENT)]
     if len(texts) > 1 and all(_UNIT.fullmatch(cell) for cell in texts[-1]):
-        texts.pop()
+        units = tuple(texts.pop())
     if texts:
         names = texts[-1]
         if not width <= len(names) or any(names[width:]):
@@ -254,14 +277,14 @@ def _header(path: Path, lines: list[str], rows: list[list[str]], separator: str,
                 f"{path} cannot be read as a table: its header names {_width(names)} columns ({', '.join(names)[:80]}), but its rows"
                 f" have {width} cells. Are its decimal marks commas like its separator?"
             )
-        return tuple(names[:width])
+        return tuple(names[:width]), units
     comments = [line.lstrip(" #%/").strip() for line in lines if line.strip()]
     if comments:
         (cells,) = _cells(comments[-1:], separator)
         named = not any(map(_NUMBER.fullmatch, cells)) and "{" not in comments[-1]
         if len(cells) == width and named and (width > 1 or re.fullmatch(r"\w+( ?[\[(]\S*[\])])?", cells[0])):
-            return tuple(cells)
-    return None
+            return tuple(cells), ()
+    return None, ()
 
 
 def _without_header(path, rows, first, width, rate, form) -> TableFile:

@@ -64,8 +64,8 @@ def seconds_from(values: Any, name: str) -> np.ndarray | None:
         # Since 1970, in the years 2001 to 2096.
         if 1e9 <= abs(float(finite[0])) * unit < 4e9:
             return _since_first(values, unit)
-    # A difference of unsigned numbers that fall would be huge.
-    steps = np.diff(finite.astype(np.float64))
+    # A difference of unsigned numbers that fall would be huge. Where all fall, `on_regular_grid` says so.
+    steps = np.abs(np.diff(finite.astype(np.float64)))
     steps = steps[steps > 0]
     # Steps of one count samples, or seconds, or ms.
     if not len(steps) or np.median(steps) == 1:
