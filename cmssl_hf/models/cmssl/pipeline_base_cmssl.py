@@ -111,7 +111,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             raise TypeError(f"{type(self).__name__} has no parameter {', '.join(kwargs)}.")
         for name, seconds in (("window_seconds", window_seconds), ("stride_seconds", stride_seconds)):
             if seconds is not None and not (
-                isinstance(seconds, numbers.Real) and math.isfinite(seconds) and seconds > 0
+                isinstance(seconds, numbers.Real) and math.isfinite(seconds) and float(seconds) > 0
             ):
                 raise ValueError(f"`{name}` must be a positive number of seconds, but is {seconds!r}.")
         if on_error not in (None, "raise", "skip"):

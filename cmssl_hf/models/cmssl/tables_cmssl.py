@@ -145,7 +145,11 @@ def read_table(path: Path) -> TableFile:
     if len(rates) > 1:
         raise ValueError(f"{path} states several rates: {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz.")
     rate = next(iter(rates), None)
-    form = {"separator": separator, "decimal": _decimal_mark(rows[first:], separator), "encoding": encoding}
+    form: dict[str, Any] = {
+        "separator": separator,
+        "decimal": _decimal_mark(rows[first:], separator),
+        "encoding": encoding,
+    }
     # As pandas writes a table without names, with its index.
     if not rows[first][0] and rows[first][1:] == [str(number) for number in range(width - 1)]:
         return TableFile(path, tuple(rows[first]), rate, num_lines=first + 1, **form)
