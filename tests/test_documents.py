@@ -31,8 +31,8 @@ from cmssl_hf import (
     CMSSLFeatureExtractor,
     CMSSLTokenizerModel,
 )
-from cmssl_hf.tasks import TASKS
 from helpers.checkout import ROOT
+from helpers.registrations import registrations_forgotten
 from helpers.tiny import encoder_config, tokenizer_config
 
 
@@ -102,12 +102,8 @@ def folder(tmp_path, material, cache, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-    tasks = dict(TASKS)
-    yield tmp_path
-    TASKS.clear()
-    TASKS.update(tasks)
-    for path in tmp_path.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    with registrations_forgotten():
+        yield tmp_path
 
 
 def write_models(run: Path) -> None:

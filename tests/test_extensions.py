@@ -7,13 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from cmssl_hf import tasks
-from cmssl_hf.data import loading
 from cmssl_hf.extensions import import_extensions
 from cmssl_hf.training import stage
 from cmssl_hf.training.command import chosen_objective, command
 from cmssl_hf.training.finetuning import FINETUNING
 from helpers.checkout import ROOT
+from helpers.registrations import registrations_forgotten
 
 
 DOCUMENT = ROOT / "docs" / "extending.md"
@@ -23,10 +22,7 @@ TINY = "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_si
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The working folder, with the modules of the document and recordings of ten people; what they register is forgotten."""
-    for registry, owner in (("TASKS", tasks), ("_REGISTERED", loading), ("_STAGES", stage), ("_OBJECTIVES", stage)):
-        monkeypatch.setattr(owner, registry, dict(getattr(owner, registry)))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     monkeypatch.chdir(tmp_path)
     for name, code in re.findall(
         r"```python\n# (my_\w+\.py)\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL
@@ -39,7 +35,8 @@ def folder(tmp_path, monkeypatch):
         phase = 2 * np.pi * rate / 60 * np.arange(64 * 60) / 64
         ppg = np.sin(phase) + 0.3 * np.sin(2 * phase) + 0.01 * rng.normal(size=len(phase))
         np.savez(tmp_path / "cohort" / f"person{person}.npz", ppg=ppg, heart_rate=np.full(60, float(rate)))
-    return tmp_path
+    with registrations_forgotten():
+        yield tmp_path
 
 
 def test_dataset_task_and_objective_from_outside(folder, capsys):
