@@ -9,4 +9,4 @@ from cmssl_hf.training.finetuning import FINETUNING
 
 
 if __name__ == "__main__":
-    command(FINETUNING)
+    print(command(FINETUNING), end="")

@@ -8,4 +8,4 @@ from cmssl_hf.training.command import chosen_objective, command
 
 
 if __name__ == "__main__":
-    command(chosen_objective)
+    print(command(chosen_objective), end="")

@@ -8,4 +8,4 @@ from cmssl_hf.training.tokenizer import TOKENIZER
 
 
 if __name__ == "__main__":
-    command(TOKENIZER)
+    print(command(TOKENIZER), end="")

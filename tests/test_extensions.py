@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
         yield tmp_path
 
 
-def test_dataset_task_and_objective_from_outside(folder, capsys):
+def test_dataset_task_and_objective_from_outside(folder):
     common = [
         "--data_dir",
         "cohort",
@@ -63,7 +63,7 @@ def test_dataset_task_and_objective_from_outside(folder, capsys):
     run = json.loads((folder / "guessing" / "run.json").read_text())
     assert run["identity"]["stage"] == "guessing" and run["identity"]["data"]["dataset"] == "my_cohort"
     assert "guess every third patch" in (folder / "guessing" / "README.md").read_text()
-    command(
+    report = command(
         FINETUNING,
         [
             *("--import_module", "my_cohort", "--task", "my_cohort_hr", "--model_name_or_path", "guessing"),
@@ -75,7 +75,7 @@ def test_dataset_task_and_objective_from_outside(folder, capsys):
     # 10 people at rates 5 bpm apart: the classical method, which counts beats, knows them.
     assert run["results"]["pulse_peaks"]["mae"] < 1
     assert "pre-trained by guessing: my_cohort" in (folder / "hr" / "README.md").read_text()
-    assert "my_cohort_hr, test subjects (bpm)" in capsys.readouterr().out
+    assert "my_cohort_hr, test subjects (bpm)" in report
 
 
 def test_module_that_cannot_be_imported(folder):

@@ -21,19 +21,21 @@ from .stage import Stage, get_objective
 DEFAULT_OBJECTIVE = "tokens"
 
 
-def command(stage: Stage | Callable[[Sequence[str]], Stage], arguments: Sequence[str] | None = None) -> None:
-    """Runs a stage by the arguments of the command line and prints what came of it.
+def command(stage: Stage | Callable[[Sequence[str]], Stage], arguments: Sequence[str] | None = None) -> str:
+    """Runs a stage by the arguments of the command line.
 
     Args:
         stage: the stage, or a function that chooses it by the arguments.
         arguments: those of the command line if left out.
+
+    Returns:
+        What came of it, to be printed; nothing on other processes than the first.
     """
     with orderly_end():
         others = import_extensions(sys.argv[1:] if arguments is None else arguments)
         chosen = stage if isinstance(stage, Stage) else stage(others)
     parsed, results = run_command(chosen.function, chosen.arguments, others)
-    if results is not None:
-        print(f"\n{report(parsed, results)}")
+    return "" if results is None else f"\n{report(parsed, results)}\n"
 
 
 def chosen_objective(arguments: Sequence[str]) -> Stage:
