@@ -96,7 +96,11 @@ def test_quality(signal, rate, channel):
     patch_size=st.integers(1, 30),
     scale=st.sampled_from([0.0, 1e-38, 1.0, 1e18]),
     augmentation=st.builds(
-        Augmentation, time_stretch=st.floats(1, 3), amplitude_jitter=st.floats(0, 1), noise=st.floats(0, 1)
+        Augmentation,
+        sampling_rate=st.floats(10, 1000),
+        time_stretch=st.floats(1, 3),
+        amplitude_jitter=st.floats(0, 1),
+        noise=st.floats(0, 1),
     ),
 )
 def test_collator(lengths, num_channels, patch_size, scale, augmentation):
@@ -135,10 +139,11 @@ def test_extraction_from_tables(windows, rate):
         }
     )
     try:
-        extracted = extract_table(table, CMSSLFeatureExtractor(patch_size=25), {"ppg": "ppg"})
+        extracted, unusable = extract_table(table, CMSSLFeatureExtractor(patch_size=25), {"ppg": "ppg"})
     except ValueError as error:
         assert "r0" in str(error) or "r1" in str(error) or "r2" in str(error)
         return
+    assert len(extracted) + len(unusable) == len(rows)
     samples = extracted["input_values"].combine_chunks().flatten().flatten().to_numpy()
     assert np.isfinite(samples).all()
 
