@@ -23,10 +23,9 @@ import pyarrow.compute as pc
 
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.building.ecg_recordings import LEADS
-from cmssl_hf.data.loading import dataset_names, load_dataset_builder
+from cmssl_hf.data.loading import channels_of, dataset_names, load_dataset_builder
 from cmssl_hf.extensions import IMPORT_HELP, import_extensions
 from cmssl_hf.signals import detect_pulse_peaks, detect_r_peaks, heart_rate_from_beats
-from cmssl_hf.tasks import TASKS
 from cmssl_hf.training.engine.parsing import parse_options
 
 
@@ -199,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     split = options.split or next(iter(data))
     if split not in data:
         parser.error(f"there is no split {split!r}; there are {', '.join(data)}")
-    channel = next((task.channel for task in TASKS.values() if task.dataset == options.dataset), "ppg")
+    channel = channels_of(builder)[0]
     path = Path(options.output_dir) / f"{options.dataset}_{builder.config.name}_{split}.png"
     plot_windows(data[split], builder.label_names, channel, options.num_windows, path)
     print(f"\nfigure: {path}")

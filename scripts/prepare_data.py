@@ -19,9 +19,9 @@ from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from cmssl_hf import CMSSLFeatureExtractor
-from cmssl_hf.data.loading import dataset_names, load_dataset_builder
+from cmssl_hf.data.loading import channels_of, dataset_names, load_dataset_builder
 from cmssl_hf.data.prepared.storage import SAMPLE_DTYPES
-from cmssl_hf.data.prepared.writing import Estimate, Preparation, channels_of
+from cmssl_hf.data.prepared.writing import Preparation, PreparationEstimate
 from cmssl_hf.extensions import IMPORT_HELP, import_extensions
 from cmssl_hf.training.engine.command import orderly_end
 from cmssl_hf.training.engine.parsing import parse_options
@@ -101,7 +101,7 @@ def _plan(preparation: Preparation) -> list:
     return preparation.make_plan(estimate)
 
 
-def _announce(preparation: Preparation, estimate: Estimate) -> None:
+def _announce(preparation: Preparation, estimate: PreparationEstimate) -> None:
     name = f"{preparation.builder.name}/{preparation.builder.config.name}"
     records = ", ".join(f"{split} {len(members):,}" for split, members in preparation.records.items())
     print(f"{name}: {estimate.num_records:,} recordings ({records})")

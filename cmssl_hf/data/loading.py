@@ -18,6 +18,7 @@ import datasets
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
 from cmssl_hf.building.release_files import all_files
 
+from ..tasks import TASKS
 from .subjects import cross_validation_fold
 
 
@@ -150,6 +151,22 @@ def load_dataset_builder(
         hash=_fingerprint(builder_class.code_version(), data_dir, cache_dir),
         **builder_kwargs,
     )
+
+
+def channels_of(builder: SignalDatasetBuilder) -> tuple[str, ...]:
+    """The channels of the rows of a builder: their columns, the builder's `modality`, or what its tasks read.
+
+    Raises:
+        ValueError: if its rows hold one signal and nothing tells which.
+    """
+    pairs = tuple(channel for channel in ("ecg", "ppg") if channel in builder.info.features)
+    if pairs:
+        return pairs
+    of_task = next((task.channel for task in TASKS.values() if task.dataset == builder.name), None)
+    modality = getattr(builder.config, "modality", of_task)
+    if modality is None:
+        raise ValueError(f"Whether the signal of {builder.name}/{builder.config.name} is ECG or PPG must be said.")
+    return (modality,)
 
 
 def _check_options(name: str, config_class: type, options: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from ..building.dataset_builder import SignalDatasetBuilder
 from ..tasks import TASKS
 from .licences import hub_licence, may_be_passed_on
+from .loading import channels_of
 
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def dataset_card_metadata(builder: SignalDatasetBuilder, license: str) -> Datase
         license=identifier,
         license_name=re.sub(r"[^a-z0-9.]+", "-", license.lower()) if identifier == "other" else None,
         pretty_name=_title(builder),
-        tags=["physiological-signals", *(name for name in ("ecg", "ppg") if name in _channels(builder))],
+        tags=["physiological-signals", *channels_of(builder)],
     )
 
 
@@ -120,11 +121,6 @@ def dataset_card_text(dataset: DatasetDict, builder: SignalDatasetBuilder, repo_
 def _title(builder: SignalDatasetBuilder) -> str:
     title = builder.TITLE.removeprefix("the ")
     return title[0].upper() + title[1:]
-
-
-def _channels(builder: SignalDatasetBuilder) -> tuple[str, ...]:
-    tasks = [task.channel for task in TASKS.values() if task.dataset == builder.name]
-    return (*builder.info.features, getattr(builder.config, "modality", tasks[0] if tasks else ""))
 
 
 def _columns_table(dataset: DatasetDict, builder: SignalDatasetBuilder) -> str:

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A value with the bounds of its interval."""
 
     value: float
@@ -46,7 +46,7 @@ def bootstrap(
     num_resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> Estimate:
+) -> Interval:
     """Percentile interval (Efron 1979) of a metric over subjects.
 
     For a paired difference let `metric` return the difference of two metrics on the same rows.
@@ -64,13 +64,13 @@ def bootstrap(
     """
     value = float(metric(np.arange(len(subjects))))
     if len(np.unique(np.asarray(subjects))) < 2:
-        return Estimate(value, float("nan"), float("nan"))
+        return Interval(value, float("nan"), float("nan"))
     drawn = np.array([metric(rows) for rows in resample_subjects(subjects, num_resamples, seed)], dtype=np.float64)
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) == 0:
-        return Estimate(value, float("nan"), float("nan"))
+        return Interval(value, float("nan"), float("nan"))
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(low), float(high))
+    return Interval(value, float(low), float(high))
 
 
 def primary_metric(problem_type: str) -> Callable[[np.ndarray, np.ndarray], float]:

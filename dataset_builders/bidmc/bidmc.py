@@ -132,7 +132,7 @@ class Bidmc(SignalDatasetBuilder):
 
 
 @dataclass
-class Recording:
+class BidmcRecord:
     """One recording: signals at 125 Hz, monitor heart rate at 1 Hz, breaths of each annotator in samples from 0."""
 
     subject: int
@@ -168,7 +168,7 @@ def respiratory_rates(breaths: np.ndarray, starts: np.ndarray, window: int, by_i
     return rates
 
 
-def _read_wfdb(header: Path) -> Recording:
+def _read_wfdb(header: Path) -> BidmcRecord:
     record = header.with_suffix("")
     signals = _read_wfdb_signals(header, SAMPLING_RATE)
     numerics = _read_wfdb_signals(beside(header, f"{record.name}n.hea"), NUMERICS_RATE)
@@ -194,7 +194,7 @@ def _read_wfdb_signals(header: Path, sampling_rate: float) -> wfdb.Record:
     return record
 
 
-def _read_csv(path: Path) -> Recording:
+def _read_csv(path: Path) -> BidmcRecord:
     number = path.name.split("_")[1]
     signals = read_table(path, dict.fromkeys(CHANNELS.values(), float))
     numerics = read_table(beside(path, f"bidmc_{number}_Numerics.csv"), {"HR": float})
@@ -225,11 +225,11 @@ def _read_csv_breaths(path: Path) -> dict[int, np.ndarray]:
     return {number: whole_numbers(table[name].dropna(), path) - 1 for number, name in names.items()}
 
 
-def _recording(path, channels, rates, breaths, age, sex) -> Recording:
+def _recording(path, channels, rates, breaths, age, sex) -> BidmcRecord:
     missing = {*CHANNELS.values(), "HR"} - {*channels, *rates}
     if missing:
         raise DamagedRecordError(f"{path} has no {' and no '.join(sorted(missing))}; it has {[*channels, *rates]}.")
-    return Recording(
+    return BidmcRecord(
         subject=_number(path),
         signals={modality: channels[name] for modality, name in CHANNELS.items()},
         # Monitors report whole numbers; the 16-bit scale of the WFDB form moves them by up to 1e-4.

@@ -31,7 +31,7 @@ REFERENCE = "REFERENCE-v3.csv"
 
 
 @dataclass(frozen=True)
-class Recording:
+class Physionet2017Record:
     """One recording: path without extension, and its class."""
 
     path: str
@@ -87,7 +87,7 @@ class Physionet2017(EcgRecordingBuilder):
         )
 
 
-def _read_reference(reference: Path, folder: Path) -> list[Recording]:
+def _read_reference(reference: Path, folder: Path) -> list[Physionet2017Record]:
     table = read_table(reference, {"record": str, "label": str}, header=False)
     if table.empty:
         raise DamagedRecordError(f"{reference} is empty.")
@@ -107,6 +107,6 @@ def _read_reference(reference: Path, folder: Path) -> list[Recording]:
             f"{reference} lists {len(absent)} recordings that are not there, such as {absent[0]}."
         )
     return [
-        Recording(str(where[record.upper()].with_suffix("")), label)
+        Physionet2017Record(str(where[record.upper()].with_suffix("")), label)
         for record, label in zip(table["record"], table["label"])
     ]

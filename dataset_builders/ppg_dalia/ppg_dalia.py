@@ -156,7 +156,7 @@ class PpgDalia(SignalDatasetBuilder):
 
 
 @dataclass
-class Recording:
+class DaliaRecord:
     """One subject: wrist PPG at 64 Hz, chest ECG (mV) and respiration at 700 Hz, activity at 4 Hz, heart rate every 2 s."""
 
     subject: str
@@ -225,7 +225,7 @@ def _numbers(values: np.ndarray) -> np.ndarray:
     return values if values.dtype.kind in "fiub" else values.astype(np.float64)
 
 
-def _read(path: Path) -> Recording:
+def _read(path: Path) -> DaliaRecord:
     content = load_numpy_pickle(path)
     chest, wrist, questionnaire = content["signal"]["chest"], content["signal"]["wrist"], content["questionnaire"]
     vectors = {"BVP": wrist["BVP"], "ECG": chest["ECG"], "Resp": chest["Resp"]}
@@ -239,7 +239,7 @@ def _read(path: Path) -> Recording:
     age, sex = questionnaire["AGE"], questionnaire["Gender"]
     if not isinstance(sex, str):
         raise DamagedRecordError(f"{path}: Gender of the questionnaire is {sex!r} instead of a text.")
-    return Recording(
+    return DaliaRecord(
         subject=path.stem.upper(),
         ppg=np.ravel(vectors["BVP"]).astype(np.float32),
         ecg=np.ravel(vectors["ECG"]).astype(np.float32),

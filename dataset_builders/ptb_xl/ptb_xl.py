@@ -74,7 +74,7 @@ class PtbXlConfig(EcgConfig):
 
 
 @dataclass(frozen=True)
-class Recording:
+class PtbXlRecord:
     """One recording: path without extension, and its row of `ptbxl_database.csv`."""
 
     path: str
@@ -149,7 +149,7 @@ class PtbXl(EcgRecordingBuilder):
             if not header.exists() and (header := headers.get(name.lower())) is None:
                 self.skip_record(name, "not in this folder")
                 continue
-            recording = Recording(
+            recording = PtbXlRecord(
                 path=str(header.with_suffix("")),
                 ecg_id=str(row.ecg_id),
                 patient_id=str(row.patient_id),

@@ -22,9 +22,9 @@ from cmssl_hf.building.dataset_builder import (
 )
 from cmssl_hf.building.windows import usable_windows
 from cmssl_hf.data.features import extract_features
-from cmssl_hf.data.loading import load_dataset, load_dataset_builder
+from cmssl_hf.data.loading import channels_of, load_dataset, load_dataset_builder
 from cmssl_hf.data.prepared.reading import load_prepared, read_manifest
-from cmssl_hf.data.prepared.writing import Preparation, channels_of
+from cmssl_hf.data.prepared.writing import Preparation
 from helpers.checkout import ROOT
 from helpers.pulsedb_release import copy_segment_file, simulated_segments, write_segment_file
 

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
-from cmssl_hf.tasks import TASKS
 
 from ...models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .shards import ShardSummary, ShardWriter, read_summary, temporary_name
@@ -45,22 +44,6 @@ _SAMPLED_RECORDS = 12
 _LEFTOVER_SECONDS = 600
 
 
-def channels_of(builder: SignalDatasetBuilder) -> tuple[str, ...]:
-    """The channels of the rows of a builder: their columns, the builder's `modality`, or what its tasks read.
-
-    Raises:
-        ValueError: if its rows hold one signal and nothing tells which.
-    """
-    pairs = tuple(channel for channel in ("ecg", "ppg") if channel in builder.info.features)
-    if pairs:
-        return pairs
-    of_task = next((task.channel for task in TASKS.values() if task.dataset == builder.name), None)
-    modality = getattr(builder.config, "modality", of_task)
-    if modality is None:
-        raise ValueError(f"Whether the signal of {builder.name}/{builder.config.name} is ECG or PPG must be said.")
-    return (modality,)
-
-
 @dataclass(frozen=True)
 class PlannedShard:
     """The recordings `first` to `stop` of a split, and the name of their file."""
@@ -72,7 +55,7 @@ class PlannedShard:
 
 
 @dataclass
-class Estimate:
+class PreparationEstimate:
     """What a preparation will take, judged from some of the recordings.
 
     Attributes:
@@ -156,7 +139,7 @@ class Preparation:
         """Hash of the settings; shards of another fingerprint are not mistaken for those of this preparation."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> PreparationEstimate:
         """Reads some recordings to judge how much disk all will take, and what each data type costs.
 
         Raises:
@@ -181,7 +164,7 @@ class Preparation:
             else len(chosen) / len(records)
         )
         costs = {dtype: self._writer.storage_cost(samples, dtype) for dtype in SAMPLE_DTYPES}
-        return Estimate(
+        return PreparationEstimate(
             num_records=len(records),
             num_sampled=len(chosen),
             num_windows=round(num_windows / share),
@@ -210,7 +193,7 @@ class Preparation:
                 leftover.unlink(missing_ok=True)
         return [PlannedShard(**shard) for shard in plan["shards"]]
 
-    def make_plan(self, estimate: Estimate) -> list[PlannedShard]:
+    def make_plan(self, estimate: PreparationEstimate) -> list[PlannedShard]:
         """Divides the recordings into shards, and notes that in `output_dir`."""
         bytes_per_record = estimate.num_bytes(self.dtype) / estimate.num_records
         step = max(1, int(self.shard_bytes / bytes_per_record))
