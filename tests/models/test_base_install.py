@@ -51,7 +51,7 @@ def run_without(hidden: set[str], code: str, folder: Path) -> None:
 
 
 def test_a_model_needs_no_extra(tmp_path):
-    hidden = packages_of_extras() | {"pyarrow"}
+    hidden = packages_of_extras()
     assert {"datasets", "accelerate", "pandas", "wfdb", "sklearn", "onnx"} <= hidden
     run_without(
         hidden,
