@@ -6,14 +6,13 @@ Needs a package index.
 import configparser
 import importlib.metadata
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 from packaging.requirements import Requirement
 
-from helpers.checkout import ROOT
+from helpers.checkout import ROOT, copy_package
 
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -123,18 +122,11 @@ def lowest_versions() -> list[str]:
 def python(tmp_path_factory):
     """Interpreter of an environment with the lowest versions and this package."""
     folder = tmp_path_factory.mktemp("lowest")
-    # Installing from the checkout itself would leave a build folder there.
-    source = folder / "source"
-    source.mkdir()
-    for name in ("cmssl_hf", "dataset_builders"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv/bin/python"
     install = [python, "-m", "pip", "install", "--quiet"]
     subprocess.run([*install, "--only-binary", ":all:", *lowest_versions(), "pytest", "pytest-timeout"], check=True)
-    subprocess.run([*install, "--no-deps", source], check=True)
+    subprocess.run([*install, "--no-deps", copy_package(folder / "source")], check=True)
     return python
 
 

@@ -1,19 +1,14 @@
 """The installed package holds everything that the repository holds."""
 
-import shutil
 import subprocess
 import sys
 import zipfile
 
-from helpers.checkout import ROOT
+from helpers.checkout import ROOT, copy_package
 
 
 def test_wheel_holds_every_module(tmp_path):
-    source = tmp_path / "source"  # building leaves files beside what it builds
-    for name in ("cmssl_hf", "dataset_builders"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
+    source = copy_package(tmp_path / "source")
     command = [
         sys.executable,
         "-m",

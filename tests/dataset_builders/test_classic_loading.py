@@ -1,6 +1,5 @@
 """The builders as loading scripts of `datasets` 3, the last version that runs them by path. Needs a package index."""
 
-import shutil
 import subprocess
 import sys
 
@@ -8,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cmssl_hf.data.loading import load_dataset
-from helpers.checkout import ROOT
+from helpers.checkout import ROOT, copy_package
 
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -43,17 +42,12 @@ CASES = [
 def python(tmp_path_factory):
     """Interpreter of an environment with `datasets` 3.6 and this package, without torch and transformers."""
     folder = tmp_path_factory.mktemp("datasets3")
-    # Installing from the checkout itself would leave a build folder there.
-    source = folder / "source"
-    source.mkdir()
-    for name in ("cmssl_hf", "dataset_builders"):
-        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CHECKOUT / name, source)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv/bin/python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", source], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", copy_package(folder / "source")], check=True
+    )
     return python
 
 
