@@ -147,7 +147,7 @@ def test_physionet2017(signal, rate, config, tmp_path_factory):
     except Exception:
         return
     builder = load_dataset_builder("physionet2017", config, data_dir=folder, cache_dir=folder)
-    for row in read(builder, module_of(builder).Recording(str(folder / "A00001"), "O"), "A00001"):
+    for row in read(builder, module_of(builder).Physionet2017Record(str(folder / "A00001"), "O"), "A00001"):
         assert row["label"] == 2
         assert len(row["signal"]) == (1250 if config == "paper" else len(samples))
 
@@ -175,7 +175,7 @@ def test_ptb_xl(signal, seconds, lead, names, config, tmp_path_factory):
     except Exception:
         return
     builder = load_dataset_builder("ptb_xl", config, data_dir=folder, cache_dir=folder, lead=lead)
-    recording = module_of(builder).Recording(str(folder / "r"), "1", "10", None, None, frozenset({"NORM"}))
+    recording = module_of(builder).PtbXlRecord(str(folder / "r"), "1", "10", None, None, frozenset({"NORM"}))
     for row in read(builder, recording, f"{folder}/r"):
         assert np.shape(row["signal"])[-1] == (1250 if config == "paper" else 1000)
         assert len(row["label"]) == 5

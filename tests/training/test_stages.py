@@ -343,7 +343,7 @@ def test_task_that_does_not_fit(task, options, message, runs, cache, tmp_path):
 
 
 def test_constant_labels_are_refused(runs, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetuning, "_labels", lambda rows: np.full(len(rows), 70.0, dtype=np.float32))
+    monkeypatch.setattr(finetuning, "labels_of", lambda rows: np.full(len(rows), 70.0, dtype=np.float32))
     with pytest.raises(ValueError, match="training labels of simulated_hr are constant"):
         run_finetuning(tmp_path, cache, runs["folder"] / "encoder")
 
