@@ -34,6 +34,17 @@ def describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str]
         raise ValueError(f"The training labels of {task.name} are constant ({mean}); there is nothing to learn.")
     config.label_mean, config.label_std = tuple(map(float, mean)), tuple(map(float, deviation))
     config.label_unit = task.unit
+    if config.regression_loss == "histogram":
+        low, high = config.label_range  # type: ignore[misc]  # checked by the config
+        outside = (values < low) | (values > high)
+        if outside.any():
+            logger.warning(
+                "%.2g %% of the training labels of %s lie outside of `label_range` (%g to %g) and count as its ends.",
+                100 * outside.mean(),
+                task.name,
+                low,
+                high,
+            )
     _warn_of_other_units(task, values)
 
 

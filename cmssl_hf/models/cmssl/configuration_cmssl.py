@@ -51,6 +51,17 @@ def _check_channels(channels: list[str] | tuple[str, ...]) -> None:
         raise ValueError(f"`channels` must name one or more of {sorted(PASS_BANDS)} once each, but is {channels}.")
 
 
+#: Frequencies in Hz of `pooling="spectrum"`: 5 to 42 cycles per minute, where breathing is searched for.
+SPECTRUM_BAND = (0.08, 0.70)
+SPECTRUM_STEP = 0.01
+
+
+def spectrum_frequencies() -> list[float]:
+    """The frequencies in Hz that `pooling="spectrum"` looks at."""
+    low, high = SPECTRUM_BAND
+    return [low + SPECTRUM_STEP * step for step in range(round((high - low) / SPECTRUM_STEP) + 1)]
+
+
 #: No model is built with more layers: a damaged file that asks for millions would only keep the machine busy.
 _MOST_LAYERS = 1000
 
@@ -238,9 +249,11 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             Epsilon of the layer norms.
         initializer_range (`float`, *optional*, defaults to 0.03):
             Standard deviation of the initial weights.
-        classifier_head (`"mlp"` or `"linear"`, *optional*, defaults to `"mlp"`):
+        classifier_head (`"mlp"`, `"linear"` or `"frequency"`, *optional*, defaults to `"mlp"`):
             Head of [`CMSSLEncoderForSequenceClassification`]. `"mlp"` is the published `Linear(E, E/2) -> GELU -> Linear`,
-            which the published code uses for "linear probing" too; `"linear"` is one linear layer.
+            which the published code uses for "linear probing" too; `"linear"` is one linear layer. `"frequency"` is meant for
+            respiratory rates: convolutions over the frequencies of `pooling="spectrum"` give the probability of each of them,
+            so that what is learnt of one rate holds for all.
         pooling (`"mean"`, `"max"`, `"mean_std"`, `"attention"` or `"spectrum"`, *optional*, defaults to `"mean"`):
             What the head sees of the patches: their mean (published), maximum, mean and standard deviation, a learnt
             weighted mean, or how strongly a few learnt projections of them vary at 0.08-0.70 Hz, which is meant for
@@ -250,11 +263,18 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             encoders are pre-trained on, and pools over all pieces. By default each window is encoded as a whole.
         num_pooled_rhythms (`int`, *optional*, defaults to 8):
             Number of projections of `pooling="spectrum"`.
-        regression_loss (`"mse"` or `"huber"`, *optional*, defaults to `"mse"`):
-            Loss on the standardised labels when `problem_type="regression"`.
+        regression_loss (`"mse"`, `"huber"` or `"histogram"`, *optional*, defaults to `"mse"`):
+            Loss when `problem_type="regression"`: on the standardised labels, or, with `"histogram"`, the cross-entropy between
+            distributions over `num_label_bins` values in `label_range`, whose right one is a normal distribution around the
+            label (Imani and White 2018, arXiv 1806.04613). The model then answers with the median of its distribution.
         huber_delta (`float`, *optional*, defaults to 1.0):
             Where `"huber"` turns from squared to absolute error, in standard deviations of the labels. A small one learns
             the median of the labels, which is what the mean absolute error rewards.
+        label_range (`tuple[float, float]`, *optional*):
+            Lowest and highest value of the labels' distribution with `regression_loss="histogram"`, in their unit. It must reach
+            as far as training stretches labels. `classifier_head="frequency"` sets it to the rates per minute that it looks at.
+        num_label_bins (`int`, *optional*, defaults to 101):
+            Number of values of that distribution, which are evenly spaced.
         class_weights (`tuple[float, ...]`, *optional*):
             Weight of each class in the cross-entropy when `problem_type="single_label_classification"`.
         label_mean (`float` or `tuple[float, ...]`, *optional*):
@@ -287,12 +307,14 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     drop_path_rate: float | int = 0.0
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.03
-    classifier_head: Literal["mlp", "linear"] = "mlp"
+    classifier_head: Literal["mlp", "linear", "frequency"] = "mlp"
     pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
     piece_seconds: float | int | None = None
     num_pooled_rhythms: int = 8
-    regression_loss: Literal["mse", "huber"] = "mse"
+    regression_loss: Literal["mse", "huber", "histogram"] = "mse"
     huber_delta: float | int = 1.0
+    label_range: list[float | int] | tuple[float | int, ...] | None = None
+    num_label_bins: int = 101
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     label_mean: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
@@ -301,6 +323,9 @@ class CMSSLEncoderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
+        if self.classifier_head == "frequency":
+            rates = [60 * frequency for frequency in spectrum_frequencies()]
+            self.label_range, self.num_label_bins = (rates[0], rates[-1]), len(rates)
         # transformers runs the pipelines named in a config as remote code and no others. Where this class is installed, so
         # are they, and they need no `trust_remote_code`.
         if not __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
@@ -324,6 +349,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         )
         _check_layers(num_hidden_layers=self.num_hidden_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
+        self._check_distribution()
         for name in ("label_mean", "label_std"):
             values = getattr(self, name)
             if isinstance(values, (list, tuple)) and len(values) != self.num_labels:
@@ -344,6 +370,26 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         deviations = self.label_std if isinstance(self.label_std, (list, tuple)) else [self.label_std]
         if any(value is not None and not value > 0 for value in deviations):
             raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")
+
+    @property
+    def predicts_histogram(self) -> bool:
+        """Whether the head gives a distribution over values of each label."""
+        return self.regression_loss == "histogram" and self.problem_type in (None, "regression")
+
+    def _check_distribution(self):
+        if self.classifier_head == "frequency" and (self.pooling, self.regression_loss) != ("spectrum", "histogram"):
+            raise ValueError(
+                '`classifier_head="frequency"` needs `pooling="spectrum"`, whose frequencies it reads, and'
+                f' `regression_loss="histogram"`, but they are "{self.pooling}" and "{self.regression_loss}".'
+            )
+        if self.regression_loss != "histogram":
+            return
+        limits = self.label_range or ()
+        if len(limits) != 2 or not -math.inf < limits[0] < limits[1] < math.inf or self.num_label_bins < 2:
+            raise ValueError(
+                '`regression_loss="histogram"` needs `label_range`, the lowest and the highest label, and at least two'
+                f" `num_label_bins` between them, but they are {self.label_range} and {self.num_label_bins}."
+            )
 
     @property
     def piece_samples(self) -> int | None:

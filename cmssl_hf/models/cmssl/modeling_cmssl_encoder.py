@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
@@ -18,6 +17,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_cmssl import CMSSLEncoderConfig
 from .hub_cmssl import HubModelMixin
 from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
+from .modeling_cmssl_head import CMSSLClassificationHead, histogram_loss, histogram_median, label_values
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
@@ -27,7 +27,6 @@ from .modeling_cmssl_layers import (
     sinusoidal_positions,
 )
 from .modeling_cmssl_pieces import cut_into_pieces, join_pieces
-from .modeling_cmssl_pooling import CMSSLPooling
 from .modeling_cmssl_stem import CMSSLPositionalConvolution, CMSSLStem
 
 
@@ -173,35 +172,17 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
         )
 
 
-class CMSSLClassificationHead(nn.Module):
-    """Hidden states `(batch, num_patches, hidden_size)`, pooled over the real patches, to `(batch, num_labels)`."""
-
-    def __init__(self, config: CMSSLEncoderConfig):
-        super().__init__()
-        self.pooling = CMSSLPooling(config)
-        self.dense = None
-        input_size = self.pooling.output_size
-        if config.classifier_head == "mlp":
-            self.dense = nn.Linear(input_size, config.hidden_size // 2)
-            self.activation = ACT2FN["gelu"]
-            input_size = config.hidden_size // 2
-        self.out_proj = nn.Linear(input_size, config.num_labels)  # type: ignore[arg-type]  # no config leaves it `None`
-
-    def forward(self, hidden_states: torch.Tensor, real_patches: torch.Tensor | None = None) -> torch.Tensor:
-        features = self.pooling(hidden_states, real_patches)
-        if self.dense is not None:
-            features = self.activation(self.dense(features))
-        return self.out_proj(features)
-
-
 #: Root mean square of a batch of labels, 1 if they are standardised, above which they are taken for physical units.
 _LARGEST_STANDARDIZED = 5.0
 
 
+def _refuse_missing_labels(labels: torch.Tensor) -> None:
+    if labels.isnan().any():
+        raise ValueError("`labels` hold NaN, from which nothing can be learnt: leave out the windows without a label.")
+
+
 def _refuse_raw_labels(labels: torch.Tensor) -> None:
     size = labels.square().mean().sqrt()
-    if size.isnan():
-        raise ValueError("`labels` hold NaN, from which nothing can be learnt: leave out the windows without a label.")
     if size > _LARGEST_STANDARDIZED:
         raise ValueError(
             f"A regression is learnt on standardised labels, but the root mean square of these is {size:.3g}, and the config says"
@@ -306,11 +287,17 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
             weights = self.config.class_weights
             weights = None if weights is None else logits.new_tensor(weights)
             return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
-        if tuple(labels.shape) != tuple(logits.shape) and (logits.shape[1] > 1 or labels.numel() != len(logits)):
-            raise ValueError(f"`labels` must have shape {tuple(logits.shape)}, but has shape {tuple(labels.shape)}.")
-        labels = labels.to(logits.dtype).view_as(logits)
+        expected = (len(logits), self.config.num_labels)
+        if tuple(labels.shape) != expected and (expected[1] > 1 or labels.numel() != len(logits)):
+            raise ValueError(f"`labels` must have shape {expected}, but has shape {tuple(labels.shape)}.")
+        labels = labels.to(logits.dtype).view(expected)
         if problem_type == "multi_label_classification":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        if self.training and (self.config.label_mean is None or self.config.predicts_histogram):
+            _refuse_missing_labels(labels)
+        if self.config.predicts_histogram:
+            values = label_values(self.config, logits)
+            return histogram_loss(logits.unflatten(1, (-1, len(values))), labels, values)
         if self.training and self.config.label_mean is None:
             _refuse_raw_labels(labels)
         labels = (labels - self._label_mean(logits)) / self._label_std(logits)
@@ -327,6 +314,9 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
         return like.new_tensor(1.0 if self.config.label_std is None else self.config.label_std)
 
     def _to_physical_units(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.config.predicts_histogram:
+            values = label_values(self.config, logits)
+            return histogram_median(logits.unflatten(1, (-1, len(values))), values)
         if self.config.label_mean is None and self.config.label_std is None:
             return logits
         # 1 bpm at 150 bpm is already below the resolution of bfloat16.

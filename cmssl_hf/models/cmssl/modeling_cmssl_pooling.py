@@ -5,12 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .configuration_cmssl import CMSSLEncoderConfig
-
-
-#: Frequencies in Hz of `pooling="spectrum"`: 5 to 42 cycles per minute, where breathing is searched for.
-SPECTRUM_BAND = (0.08, 0.70)
-SPECTRUM_STEP = 0.01
+from .configuration_cmssl import CMSSLEncoderConfig, spectrum_frequencies
 
 
 class CMSSLPooling(nn.Module):
@@ -82,9 +77,3 @@ def power_shares(series: torch.Tensor, real: torch.Tensor, patch_seconds: float)
     cosines, sines = (torch.einsum("bnk,nf->bkf", series, wave) for wave in (phase.cos(), phase.sin()))
     power = cosines**2 + sines**2
     return power / (power.sum(-1, keepdim=True) + 1e-6)
-
-
-def spectrum_frequencies() -> list[float]:
-    """The frequencies in Hz that `pooling="spectrum"` looks at."""
-    low, high = SPECTRUM_BAND
-    return [low + SPECTRUM_STEP * step for step in range(round((high - low) / SPECTRUM_STEP) + 1)]
