@@ -85,6 +85,9 @@ _TASKS = (
         label_is_rate=True,
         classical_method="respiratory_spectrum",
     ),
+    _regression(
+        "wfdb_hr", "wfdb_pairs", "hr", ("heart_rate",), "bpm", label_is_rate=True, classical_method="pulse_peaks"
+    ),
     _regression("uci_sbp", "uci_bp", "sbp", ("systolic_pressure",), "mmHg"),
     _regression("uci_dbp", "uci_bp", "dbp", ("diastolic_pressure",), "mmHg"),
     _regression("uci_bp", "uci_bp", "bp", ("systolic_pressure", "diastolic_pressure"), "mmHg"),

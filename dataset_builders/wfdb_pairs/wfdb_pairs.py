@@ -10,12 +10,12 @@ import datasets
 import numpy as np
 import wfdb
 
-from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, pair_features
+from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, labelled_features, pair_features
 from cmssl_hf.building.errors import DamagedRecordError
 from cmssl_hf.building.release_files import beside, matching_files
 from cmssl_hf.building.wfdb_records import read_header, read_record
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
-from cmssl_hf.signals import CHANNEL_PATTERNS, first_match, resample
+from cmssl_hf.signals import CHANNEL_PATTERNS, detect_pulse_peaks, detect_r_peaks, first_match, resample
 
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,11 @@ class WfdbPairs(SignalDatasetBuilder):
     """Windows do not reach across the segments of a multi-segment record, whose channels may differ."""
 
     BUILDER_CONFIG_CLASS = WfdbPairsConfig
-    BUILDER_CONFIGS = [WfdbPairsConfig(name="pairs", description="ECG and PPG, for pre-training")]
+    BUILDER_CONFIGS = [
+        WfdbPairsConfig(name="pairs", description="ECG and PPG, for pre-training"),
+        WfdbPairsConfig(name="hr", description="PPG with the heart rate of the R-peaks in its ECG (beats/min)"),
+    ]
+    DEFAULT_CONFIG_NAME = "pairs"
     TITLE = "a folder of WFDB records with ECG and PPG"
     EXPECTED = "WFDB records (`.hea` and `.dat` or `.mat` files), in subfolders or not"
     HOW_TO_GET = (
@@ -85,10 +89,12 @@ class WfdbPairs(SignalDatasetBuilder):
         return f"No subject, as `subject={self.config.subject!r}` tells them apart, is in two splits."
 
     def _info(self):
-        return datasets.DatasetInfo(
-            description=f"{__doc__}\n\n{self.subject_note}",
-            features=pair_features(ecg_channel=datasets.Value("string"), ppg_channel=datasets.Value("string")),
-        )
+        names = {"ecg_channel": datasets.Value("string"), "ppg_channel": datasets.Value("string")}
+        if self.config.name == "pairs":
+            features = pair_features(**names)
+        else:
+            features = labelled_features(datasets.Value("float32"), **names)
+        return datasets.DatasetInfo(description=f"{__doc__}\n\n{self.subject_note}", features=features)
 
     def _list_records(self, dl_manager):
         for option in ("ecg_patterns", "ppg_patterns", "subject"):
@@ -219,9 +225,16 @@ class WfdbPairs(SignalDatasetBuilder):
                 else cut_windows(_resampled(signal, int(n), fastest), (some - begin * fastest)[kept], window)
                 for signal, cut, n in zip(signals, windows, per_frame)
             )
+            if self.config.name == "pairs":
+                columns = {"ecg": ecg, "ppg": ppg}
+            else:
+                labels = np.array([heart_rate_of_both(*window, rate) for window in zip(ecg, ppg)])
+                known = np.isfinite(labels)
+                counter["unlabelled"] += int((~known).sum())
+                counter["kept"] -= int((~known).sum())
+                kept, columns = kept[known], {"signal": ppg[known], "label": labels[known]}
             yield self.to_table(
-                ecg=ecg,
-                ppg=ppg,
+                **columns,
                 sampling_rate=rate,
                 subject_id=record.subject_id,
                 record_id=record.record_id,
@@ -229,6 +242,23 @@ class WfdbPairs(SignalDatasetBuilder):
                 ecg_channel=header.sig_name[channels[0]].strip(" ,"),
                 ppg_channel=header.sig_name[channels[1]].strip(" ,"),
             )
+
+
+def heart_rate_of_both(ecg: np.ndarray, ppg: np.ndarray, sampling_rate: float) -> float:
+    """Heart rate in beats/min from the R-peaks of a window `(samples,)`, NaN where they cannot be trusted.
+
+    An R-peak that is missed or counted twice moves the mean of the intervals away from their median. So does an arrhythmia, in
+    which the PPG has the same mean rate.
+    """
+    rates = []
+    for beats in (detect_r_peaks(ecg, sampling_rate), detect_pulse_peaks(ppg, sampling_rate)):
+        if len(beats) < 4:
+            return float("nan")
+        intervals = np.diff(beats) / sampling_rate
+        rates.append((60.0 / intervals.mean(), 60.0 / np.median(intervals)))
+    (mean, median), (pulse_mean, _) = rates
+    trusted = abs(mean / median - 1) <= 0.15 or abs(pulse_mean / mean - 1) <= 0.1
+    return float(mean) if trusted else float("nan")
 
 
 def _segment_headers(path: Path, header: wfdb.MultiRecord) -> list[Path]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import wfdb
 
+from cmssl_hf.building.simulation import draw_subject, simulate_recording
 from cmssl_hf.data.loading import load_dataset, load_dataset_builder
 from helpers.releases import write_wfdb_frames, write_wfdb_record
 
@@ -367,3 +368,33 @@ def test_expressions_that_are_none(folder, option):
     write_wfdb_record(folder, "r0", {"II": None, "PLETH": None})
     with pytest.raises(ValueError, match=rf"`{option}`: '\(' is not a regular expression"):
         load(folder, **{option: "(" if option == "subject" else ["("]})
+
+
+def test_heart_rate_is_that_of_the_beats(folder):
+    """Of simulated people, whose beats are known; a window whose ECG shows none has no label and is left out."""
+    people = {}
+    for index in range(3):
+        generator = np.random.default_rng(index)
+        person = draw_subject(generator, arrhythmia_share=0.0)
+        people[f"r{index}"] = simulate_recording(person, 60, 125, generator)
+    noise = np.random.default_rng(0).normal(size=1250)
+    for name, recording in people.items():
+        ecg = recording.ecg.copy()
+        ecg[2500:3750] = noise
+        write_wfdb_record(folder, name, {"II": ecg, "PLETH": recording.ppg})
+    cache_dir = folder.parent / "cache"
+    rows = all_rows(load_dataset("wfdb_pairs", "hr", data_dir=folder, cache_dir=cache_dir))
+    assert {row["record_id"] for row in rows} == set(people)
+    assert 2500 / 125 not in {row["start_time"] for row in rows}
+    assert 11 <= len(rows) <= 15
+    errors = [
+        row["label"] - people[row["record_id"]].heart_rate(row["start_time"], row["start_time"] + 10) for row in rows
+    ]
+    assert np.median(np.abs(errors)) < 0.3 and np.max(np.abs(errors)) < 3
+    first = next(row for row in rows if row["record_id"] == "r1" and row["start_time"] == 0)
+    assert np.corrcoef(first["signal"], people["r1"].ppg[:1250])[0, 1] > 0.999
+    builder = load_dataset_builder("wfdb_pairs", "hr", data_dir=folder, cache_dir=cache_dir)
+    counts = [split["windows"] for split in builder.preparation_report["splits"].values()]
+    assert (
+        sum(split["unlabelled"] for split in counts) == 18 - len(rows) == 18 - sum(split["kept"] for split in counts)
+    )
