@@ -10,12 +10,13 @@ import datasets
 import numpy as np
 import wfdb
 
+from cmssl_hf.baselines import RR_INTERVAL_FEATURES, rr_interval_features
 from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, labelled_features, pair_features
 from cmssl_hf.building.errors import DamagedRecordError
 from cmssl_hf.building.release_files import beside, matching_files
 from cmssl_hf.building.wfdb_records import read_header, read_record
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
-from cmssl_hf.signals import CHANNEL_PATTERNS, detect_pulse_peaks, detect_r_peaks, first_match, resample
+from cmssl_hf.signals import CHANNEL_PATTERNS, detect_pulse_peaks, first_match, resample
 
 
 logger = logging.getLogger(__name__)
@@ -232,7 +233,8 @@ class WfdbPairs(SignalDatasetBuilder):
                 known = np.isfinite(labels)
                 counter["unlabelled"] += int((~known).sum())
                 counter["kept"] -= int((~known).sum())
-                kept, columns = kept[known], {"signal": ppg[known], "label": labels[known]}
+                kept[kept] = known
+                columns = {"signal": ppg[known], "label": labels[known]}
             yield self.to_table(
                 **columns,
                 sampling_rate=rate,
@@ -247,18 +249,18 @@ class WfdbPairs(SignalDatasetBuilder):
 def heart_rate_of_both(ecg: np.ndarray, ppg: np.ndarray, sampling_rate: float) -> float:
     """Heart rate in beats/min from the R-peaks of a window `(samples,)`, NaN where they cannot be trusted.
 
-    An R-peak that is missed or counted twice moves the mean of the intervals away from their median. So does an arrhythmia, in
-    which the PPG has the same mean rate.
+    Beats of an ECG look alike (a correlation of 0.66 with their template: Orphanidou et al. 2015,
+    doi:10.1109/JBHI.2014.2338351). One that is missed or counted twice moves the mean of the intervals away from their median;
+    so does an arrhythmia, in which the PPG has the same mean rate.
     """
-    rates = []
-    for beats in (detect_r_peaks(ecg, sampling_rate), detect_pulse_peaks(ppg, sampling_rate)):
-        if len(beats) < 4:
-            return float("nan")
-        intervals = np.diff(beats) / sampling_rate
-        rates.append((60.0 / intervals.mean(), 60.0 / np.median(intervals)))
-    (mean, median), (pulse_mean, _) = rates
-    trusted = abs(mean / median - 1) <= 0.15 or abs(pulse_mean / mean - 1) <= 0.1
-    return float(mean) if trusted else float("nan")
+    features = dict(zip(RR_INTERVAL_FEATURES, rr_interval_features(ecg, sampling_rate)))
+    rate = features["mean_rate"]
+    pulses = detect_pulse_peaks(ppg, sampling_rate)
+    if not features["beat_correlation"] >= 0.66 or len(pulses) < 4:
+        return float("nan")
+    pulse_rate = 60.0 * sampling_rate / np.diff(pulses).mean()
+    trusted = abs(rate * features["median_interval"] / 60 - 1) <= 0.15 or abs(pulse_rate / rate - 1) <= 0.1
+    return float(rate) if trusted else float("nan")
 
 
 def _segment_headers(path: Path, header: wfdb.MultiRecord) -> list[Path]:
