@@ -72,6 +72,13 @@ class TaskArguments(AugmentationArguments):
     config_overrides: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
     )
+    pass_band: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Lowest and highest frequency in Hz that a new model is given, e.g. `0.08 8` where breathing moves the baseline"
+            " of a PPG; that of the model if left out."
+        },
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
     balance_classes: float = field(
         default=0.0,
@@ -122,6 +129,9 @@ class TaskArguments(AugmentationArguments):
             )
         if size is not None and size not in ENCODER_SIZES:
             raise ValueError(f"`from_scratch` takes a published size ({', '.join(ENCODER_SIZES)}), but got {size!r}.")
+        band = self.pass_band
+        if band is not None and not (len(band) == 2 and 0 < band[0] < band[1]):
+            raise ValueError(f"`pass_band` takes the lowest and the highest frequency in Hz, but is {band}.")
         if size is not None and self.random_weights:
             raise ValueError("`random_weights` does nothing with `from_scratch`, whose weights are random already.")
         refuse_idle(self, "num_folds", "`fold`", self.fold is not None)
@@ -336,14 +346,17 @@ def _model_name(arguments: TaskArguments) -> str:
 def _pretrained_parts(
     task: Task, task_arguments: TaskArguments, data_arguments: DataArguments
 ) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
-    name = task_arguments.source
+    name, band = task_arguments.source, task_arguments.pass_band
     if task_arguments.from_scratch:
         config = CMSSLEncoderConfig.from_size(name, **{"channels": (task.channel,), **task_arguments.config_overrides})
+        if band is not None and data_arguments.do_band_pass is False:
+            raise ValueError("`pass_band` does nothing with `do_band_pass` false: leave one of them out.")
         extractor = CMSSLFeatureExtractor(
             channels=config.channels,
             sampling_rate=config.sampling_rate,
             patch_size=config.patch_size,
             do_band_pass=data_arguments.do_band_pass is not False,
+            pass_bands=None if band is None else {task.channel: band},
         )
     else:
         check_model_name(name)
@@ -354,6 +367,12 @@ def _pretrained_parts(
         config = AutoConfig.from_pretrained(name, **task_arguments.config_overrides)
         extractor = CMSSLFeatureExtractor.from_pretrained(name)
         data_arguments.check_band_pass(extractor, f"the encoder {name}")
+        there = extractor.pass_bands[task.channel]
+        if band not in (None, there):
+            raise ValueError(
+                f"`pass_band` is {band}, but {name} was trained on signals of {there} Hz, which fine-tuning keeps: leave it out,"
+                " or give `from_scratch` in place of the model."
+            )
     if tuple(config.channels) != (task.channel,):
         raise ValueError(
             f"The task {task.name} reads {task.channel}, but the model {name} reads {' and '.join(config.channels)}."

@@ -214,3 +214,24 @@ def test_an_encoder_that_is_not_whole_is_refused_and_a_new_head_is_not_reported(
     assert "LOAD REPORT" not in "".join(capfd.readouterr())
     with pytest.raises(ValueError, match=r"lacks 1 weights of the encoder, such as encoder\.patch_projection\.weight"):
         finetuning._from_pretrained(str(tmp_path / "no layer"), config)
+
+
+def test_a_new_model_is_given_the_band_that_is_asked_for():
+    arguments = TaskArguments(task="bidmc_rr", from_scratch="small", pass_band=[0.08, 8.0])
+    _, extractor = finetuning._pretrained_parts(TASKS["bidmc_rr"], arguments, DataArguments())
+    assert extractor.pass_bands["ppg"] == [0.08, 8.0]
+    times = np.arange(7500) / 125
+    slow = extractor(ppg=np.sin(2 * np.pi * times) + np.sin(2 * np.pi * 0.2 * times), sampling_rate=125)
+    power = np.abs(np.fft.rfft(slow["input_values"][0][0])) ** 2
+    assert power[12] > 0.5 * power[60]  # 0.2 Hz and 1 Hz in windows of 60 s
+
+
+@pytest.mark.parametrize("band", [[8.0], [8.0, 0.5], [0.0, 8.0]])
+def test_a_band_that_cannot_be_is_refused(band):
+    with pytest.raises(ValueError, match="`pass_band` takes the lowest and the highest frequency"):
+        TaskArguments(task="bidmc_rr", from_scratch="small", pass_band=band)
+
+
+def test_a_trained_model_keeps_its_band(folder, encoder):
+    with pytest.raises(ValueError, match=r"`pass_band` is \[0.08, 8.0\], but .* was trained on signals of \[0.5, 8"):
+        run(folder, folder / "band", encoder, pass_band=[0.08, 8.0])
