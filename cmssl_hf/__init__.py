@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .shipped import pretrained
 from .tasks import Task, register_task
 
 
@@ -25,6 +26,7 @@ __all__ = [
     "CMSSLTokenizerModel",
     "Task",
     "load_dataset",
+    "pretrained",
     "register_dataset",
     "register_objective",
     "register_task",

@@ -9,6 +9,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from ..shipped import pretrained, pretrained_names
 from .cmssl.configuration_cmssl import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from .cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .cmssl.modeling_cmssl_encoder import (
@@ -30,5 +31,15 @@ AutoModel.register(CMSSLEncoderConfig, CMSSLEncoderModel)
 AutoModelForPreTraining.register(CMSSLEncoderConfig, CMSSLEncoderForPreTraining)
 AutoModelForSequenceClassification.register(CMSSLEncoderConfig, CMSSLEncoderForSequenceClassification)
 
+#: The shipped model that a pipeline takes where none is named.
+DEFAULT_MODELS = {
+    "physiological-signal-regression": "heart-rate",
+    "physiological-signal-classification": "rhythm",
+    "physiological-signal-feature-extraction": "ppg-encoder",
+}
+
 for task, (pipeline_class, auto_class) in PIPELINES.items():
-    PIPELINE_REGISTRY.register_pipeline(task, pipeline_class=pipeline_class, pt_model=auto_class)
+    name = DEFAULT_MODELS[task]
+    # transformers wants a revision, which a folder does not have.
+    default = {"model": (pretrained(name), "main")} if name in pretrained_names() else None
+    PIPELINE_REGISTRY.register_pipeline(task, pipeline_class=pipeline_class, pt_model=auto_class, default=default)
