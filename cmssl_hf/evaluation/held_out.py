@@ -1,0 +1,131 @@
+"""Models measured on people they have not seen: without training, or from the predictions that fine-tuning runs left behind."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset, concatenate_datasets
+
+from ..data.batches import WindowsCollator, WindowsDataset, labels_to_numpy
+from ..data.features import extract_features
+from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
+from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
+from ..tasks import Task
+from ..training.data import describe_data, raw_windows_of
+from ..training.engine.provenance import refuse_seen_test_subjects
+from ..training.results import classical_predictions, constant_predictions
+from .intervals import bootstrap, primary_metric
+from .task_windows import TaskWindows
+
+
+#: Columns of a table of predictions that say whose window it is.
+KEYS = ["subject_id", "record_id", "start_time"]
+
+
+def predict_held_out(
+    model: str | Path, windows: TaskWindows, accept_unknown_provenance: bool = False, batch_size: int = 128
+) -> pd.DataFrame:
+    """Predictions of a fine-tuned model for all windows of a task's dataset, whatever the split.
+
+    Returns:
+        A row per usable window with `subject_id`, `record_id`, `start_time`, `label` and `prediction`; the last two hold arrays.
+
+    Raises:
+        ValueError: if the model was trained or validated on any of the subjects, or it is not known whom it has seen.
+    """
+    extractor = CMSSLFeatureExtractor.from_pretrained(model)
+    raw = concatenate_datasets([*windows.raw.values()])
+    rows = extract_features(raw, extractor, drop_unusable=True)
+    described = describe_data({"test": rows}, windows.data_arguments)  # type: ignore[arg-type]  # a mapping of splits
+    refuse_seen_test_subjects(model, described, accept_unknown_provenance)
+    network = CMSSLEncoderForSequenceClassification.from_pretrained(model).eval()
+    dataset, collate = WindowsDataset(rows, ["input_values"]), WindowsCollator(network.config.patch_size)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = collate(dataset.__getitems__(range(start, min(start + batch_size, len(rows)))))
+            parts.append(network(**batch).logits.float().numpy())
+    return _table(rows, labels_to_numpy(rows.with_format("arrow")[:]["label"]), np.concatenate(parts))
+
+
+def read_predictions(files: Sequence[str | Path]) -> pd.DataFrame:
+    """The `predictions.csv` of fine-tuning runs as one table, such as those of all folds; the columns are those of
+    [`predict_held_out`].
+
+    Raises:
+        ValueError: if a window is in several of them.
+    """
+    table = pd.concat(
+        [pd.read_csv(file, dtype={"subject_id": str, "record_id": str}) for file in files], ignore_index=True
+    )
+    twice = table.duplicated(["record_id", "start_time"])
+    if twice.any():
+        first = table[twice].iloc[0]
+        raise ValueError(
+            f"{int(twice.sum())} windows are in several files, such as that of record {first['record_id']} at"
+            f" {first['start_time']:g} s: give one seed at a time."
+        )
+    keyed = table[KEYS].copy()
+    for name in ("label", "prediction"):
+        columns = [column for column in table if str(column).startswith(name)]
+        keyed[name] = list(table[columns].to_numpy())
+    return keyed
+
+
+def compare(
+    task: Task, predictions: pd.DataFrame, windows: TaskWindows | None = None, num_resamples: int = 2000
+) -> pd.DataFrame:
+    """The metric that a task is judged by, with the 95 % interval of a bootstrap over subjects, of the model, of the best constant
+    (that of these very windows, which favours it), and of the task's classical method where there is one.
+
+    Args:
+        task: the task.
+        predictions: a table of [`predict_held_out`] or [`read_predictions`].
+        windows: the raw signals for the classical method, which is left out without them.
+        num_resamples: of the bootstrap.
+
+    Returns:
+        A row for each with `value`, `low`, `high`, and the same of the model minus the row, `difference`, on the same draws.
+    """
+    labels = np.stack([*predictions["label"]])
+    labels = labels[:, 0] if task.problem_type != "multi_label_classification" and labels.shape[1] == 1 else labels
+    if task.problem_type == "single_label_classification":
+        labels = labels.astype(np.int64)
+    own = np.stack([*predictions["prediction"]])
+    rows = {"model": own}
+    if task.problem_type == "regression":
+        rows["constant"] = np.tile(np.median(labels, axis=0), (len(labels), 1))
+    else:
+        rows["constant"] = constant_predictions(task, labels, len(labels), own.shape[1])
+    if task.classical_method is not None and windows is not None:
+        raw = concatenate_datasets([*windows.raw.values()])
+        raw = raw_windows_of(Dataset.from_pandas(predictions[KEYS]), raw)
+        rows[task.classical_method], _ = classical_predictions(task, raw, float(np.mean(labels)))
+    metric = primary_metric(task.problem_type)
+    subjects = predictions["subject_id"].to_numpy()
+
+    def measured(values: np.ndarray) -> Callable[[np.ndarray], float]:
+        return lambda drawn: metric(values[drawn], labels[drawn])
+
+    def paired(values: np.ndarray) -> Callable[[np.ndarray], float]:
+        return lambda drawn: metric(own[drawn], labels[drawn]) - metric(values[drawn], labels[drawn])
+
+    lines = []
+    for name, values in rows.items():
+        found = bootstrap(measured(values), subjects, num_resamples=num_resamples)
+        line = {"row": name, "value": found.value, "low": found.low, "high": found.high}
+        if name != "model":
+            difference = bootstrap(paired(values), subjects, num_resamples=num_resamples)
+            line |= {"difference": difference.value, "difference_low": difference.low}
+            line |= {"difference_high": difference.high}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _table(rows: Dataset, labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
+    table = rows.select_columns(KEYS).to_pandas()
+    table["label"] = list(labels.reshape(len(rows), -1))
+    table["prediction"] = list(predictions.reshape(len(rows), -1))
+    return table

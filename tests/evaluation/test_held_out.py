@@ -1,0 +1,80 @@
+"""Models measured on people they have not seen: values against numpy, whole tables, and refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
+from cmssl_hf.baselines import heart_rate_from_pulse_peaks
+from cmssl_hf.evaluation.held_out import compare, predict_held_out, read_predictions
+from cmssl_hf.evaluation.task_windows import TaskWindows
+from cmssl_hf.tasks import get_task
+from cmssl_hf.training.arguments import DataArguments
+from helpers.tiny import encoder_config
+
+
+TASK = get_task("simulated_hr")
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    options = {"num_subjects": 10, "seconds_per_subject": 30.0}
+    return TaskWindows(TASK, DataArguments(dataset_options=options, cache_dir=str(tmp_path_factory.mktemp("cache"))))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = encoder_config(num_labels=1, problem_type="regression", label_mean=75.0, label_std=10.0)
+    CMSSLEncoderForSequenceClassification(config).save_pretrained(folder)
+    CMSSLFeatureExtractor(patch_size=config.patch_size).save_pretrained(folder)
+    return folder
+
+
+def test_predictions_and_their_comparison(windows, model):
+    with pytest.raises(ValueError, match="`--accept_unknown_provenance true`"):
+        predict_held_out(model, windows)
+    table = predict_held_out(model, windows, accept_unknown_provenance=True, batch_size=7)
+    rows = [row for split in windows.raw.values() for row in split]
+    assert len(table) == len(rows) and table["subject_id"].nunique() == 10
+    network = CMSSLEncoderForSequenceClassification.from_pretrained(model).eval()
+    extractor = CMSSLFeatureExtractor.from_pretrained(model)
+    for row, predicted in zip(rows[::9], table["prediction"][::9]):
+        inputs = extractor(ppg=row["signal"], sampling_rate=row["sampling_rate"], return_tensors="pt")
+        assert predicted[0] == pytest.approx(network(**inputs).logits.item(), abs=1e-3)
+    compared = compare(TASK, table, windows, num_resamples=50).set_index("row")
+    labels = np.array([row["label"] for row in rows])
+    peaks = np.array([heart_rate_from_pulse_peaks(np.array(row["signal"]), row["sampling_rate"]) for row in rows])
+    own = np.abs(np.concatenate([*table["prediction"]]) - labels).mean()
+    expected = {
+        "model": own,
+        "constant": np.abs(np.median(labels) - labels).mean(),
+        "pulse_peaks": np.abs(peaks - labels).mean(),
+    }
+    for name, value in expected.items():
+        assert compared.loc[name, "value"] == pytest.approx(value, rel=1e-4)
+        assert compared.loc[name, "low"] <= value <= compared.loc[name, "high"]
+        if name != "model":
+            assert compared.loc[name, "difference"] == pytest.approx(own - value, rel=1e-3)
+
+
+def test_folds_are_one_table(tmp_path):
+    files = []
+    for fold in range(2):
+        files.append(tmp_path / f"{fold}.csv")
+        pd.DataFrame(
+            {
+                "subject_id": ["1", "2"],
+                "record_id": [f"0{fold}", "7"],
+                "start_time": [0.0, 10.0 * fold],
+                "label": [60.0, 70.0],
+                "prediction": [61.0, 70.0 + fold],
+            }
+        ).to_csv(files[-1], index=False)
+    table = read_predictions(files)
+    assert list(table["record_id"]) == ["00", "7", "01", "7"]
+    assert compare(TASK, table, num_resamples=10)["value"][0] == pytest.approx(0.75)
+    with pytest.raises(ValueError, match="2 windows are in several files, such as that of record 00 at 0 s"):
+        read_predictions([files[0], files[0]])
