@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Trains the models that come with the package and puts them into cmssl_hf/pretrained/. Give the folders of four releases:
+#
+#     CHALLENGE2015=<folder> BIDMC=<folder> CHALLENGE2017=<folder> PTB_XL=<folder> scripts/train_pretrained.sh [runs folder]
+#
+# What is interrupted continues when the command is given again; what is finished is left as it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+runs="${1:-runs/pretrained}"
+configs=scripts/configs/pretrained
+python="${PYTHON:-python}"
+
+"$python" scripts/pretrain_tokenizer.py "$configs/tokenizer.yaml" --data_dir "$CHALLENGE2015" --output_dir "$runs/tokenizer"
+for channel in ppg ecg; do
+    "$python" scripts/pretrain_encoder.py "$configs/encoder.yaml" --data_dir "$CHALLENGE2015" --tokenizer "$runs/tokenizer" \
+        --channel "$channel" --output_dir "$runs/$channel-encoder"
+done
+"$python" scripts/finetune.py "$configs/heart_rate.yaml" --data_dir "$CHALLENGE2015" --output_dir "$runs/heart-rate"
+"$python" scripts/finetune.py "$configs/respiration.yaml" --data_dir "$BIDMC" --output_dir "$runs/respiration"
+"$python" scripts/finetune.py "$configs/rhythm.yaml" --data_dir "$CHALLENGE2017" --output_dir "$runs/rhythm"
+"$python" scripts/finetune.py "$configs/ecg_diagnosis.yaml" --data_dir "$PTB_XL" --output_dir "$runs/ecg-diagnosis"
+for name in tokenizer ppg-encoder ecg-encoder heart-rate respiration rhythm ecg-diagnosis; do
+    "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name"
+done
