@@ -298,7 +298,13 @@ next(rows)
 """
 
 
-@pytest.mark.parametrize("name", ["simulated", *WRITERS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pulsedb",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ["simulated", *WRITERS] if name != "pulsedb"),
+    ],
+)
 def test_stream_that_is_left_half_way_ends_without_a_word(tmp_path, name):
     data_dir = ""
     if name in WRITERS:

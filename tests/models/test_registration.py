@@ -46,8 +46,8 @@ def run_python(code: str) -> str:
     [
         "import cmssl_hf",
         "from transformers import AutoModel",
-        "from cmssl_hf import CMSSLTokenizerModel",
-        "from cmssl_hf import CMSSLEncoderForSequenceClassification",
+        pytest.param("from cmssl_hf import CMSSLTokenizerModel", marks=pytest.mark.long),
+        pytest.param("from cmssl_hf import CMSSLEncoderForSequenceClassification", marks=pytest.mark.long),
         pytest.param("from transformers import Trainer", marks=pytest.mark.long),
         pytest.param("from cmssl_hf import CMSSLFeatureExtractor", marks=pytest.mark.long),
         pytest.param("from cmssl_hf import CMSSLEncoderConfig", marks=pytest.mark.long),

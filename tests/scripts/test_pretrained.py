@@ -51,7 +51,9 @@ def test_all_are_there_and_small():
 
 
 def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(ValueError, match="No model called 'heart_rate' comes with the package; there are ecg-diagnosis"):
+    with pytest.raises(
+        ValueError, match="No model called 'heart_rate' comes with the package; there are ecg-diagnosis"
+    ):
         cmssl_hf.pretrained("heart_rate")
 
 
