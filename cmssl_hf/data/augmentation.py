@@ -2,10 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..signals import standardize
+
+
+class WindowAugmentation(Protocol):
+    """Random changes of windows."""
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+
+    def __call__(
+        self,
+        windows: np.ndarray | Sequence[np.ndarray],
+        labels: np.ndarray | None,
+        generators: Sequence[np.random.Generator],
+    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Changes windows `(channels, samples)` and, where they follow, their labels; one generator per window."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ class Augmentation:
                 window = -window
             window = standardize(window).astype(np.float32)
             if self.masked_share > 0:
-                self._mask(window, generator)
+                window[:, self.hidden_samples(window.shape[-1], generator)] = 0
             changed.append(window)
         return changed, labels
 
@@ -105,11 +122,13 @@ class Augmentation:
         curve = np.interp(np.linspace(0, 4, num_samples), np.arange(5), knots)
         return np.exp(self.amplitude_jitter * curve)
 
-    def _mask(self, window: np.ndarray, generator: np.random.Generator) -> None:
-        num_samples = window.shape[-1]
+    def hidden_samples(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+        """Which samples `(num_samples,)` of a window `masked_share` hides."""
+        hidden = np.zeros(num_samples, dtype=bool)
         span = min(round(0.5 * self.sampling_rate), num_samples)
         for start in generator.integers(0, num_samples - span + 1, round(self.masked_share * num_samples / span)):
-            window[:, start : start + span] = 0
+            hidden[start : start + span] = True
+        return hidden
 
     def _drift(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
         """A sum of sinusoids of 0.05-0.5 Hz with random phases and a standard deviation of 1 over long windows."""

@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
 from ..private_access import selected_rows
-from .augmentation import Augmentation
+from .augmentation import WindowAugmentation
 
 
 #: The windows `(channels, samples)` of one batch: an array `(rows, channels, samples)`, or a list where lengths differ.
@@ -115,7 +115,7 @@ class WindowBatch:
 
     windows: Windows
     table: pa.Table | None = None
-    augmentation: Augmentation | None = None
+    augmentation: WindowAugmentation | None = None
     generators: Sequence[np.random.Generator] = ()
 
 
@@ -136,7 +136,7 @@ class WindowsDataset(TorchDataset[WindowBatch]):
         self,
         dataset: Dataset,
         columns: Sequence[str],
-        augmentation: Augmentation | None = None,
+        augmentation: WindowAugmentation | None = None,
         seed: int = 0,
         channel: int | None = None,
     ):
@@ -201,12 +201,11 @@ class WindowsCollator:
     codes_per_patch: int | None = None
 
     def __call__(self, batch: WindowBatch | list[WindowBatch]) -> dict[str, torch.Tensor]:
-        if isinstance(batch, list):
-            batch = _join(batch)
+        batch = joined(batch)
         values, labels = batch.windows, self._labels(batch)
         if batch.augmentation is not None:
             values, labels = batch.augmentation(values, labels, batch.generators)
-        features = self._pad(values)
+        features = self.pad(values)
         if labels is not None:
             if self.codes_per_patch is not None:
                 num_codes = features["input_values"].shape[-1] // self.patch_size * self.codes_per_patch
@@ -224,7 +223,8 @@ class WindowsCollator:
             )
         return labels_to_numpy(batch.table[self.label_column])
 
-    def _pad(self, values: Windows) -> dict[str, torch.Tensor]:
+    def pad(self, values: Windows) -> dict[str, torch.Tensor]:
+        """`input_values` of whole patches and, where any are padded, their `attention_mask`."""
         lengths = np.array([window.shape[-1] for window in values])
         padded_length = -(-int(lengths.max()) // self.patch_size) * self.patch_size
         if isinstance(values, np.ndarray) and padded_length == lengths[0]:
@@ -237,8 +237,10 @@ class WindowsCollator:
         return {"input_values": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
-def _join(batches: list[WindowBatch]) -> WindowBatch:
+def joined(batches: WindowBatch | list[WindowBatch]) -> WindowBatch:
     """One batch of several, from loaders that fetch rows one by one."""
+    if isinstance(batches, WindowBatch):
+        return batches
     tables = [batch.table for batch in batches if batch.table is not None]
     return WindowBatch(
         stack_if_alike([window for batch in batches for window in batch.windows]),

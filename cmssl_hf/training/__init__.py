@@ -4,6 +4,7 @@ from .. import naming_the_extra
 
 
 with naming_the_extra():
+    from . import objectives  # noqa: F401 (registers them)
     from .arguments import AugmentationArguments, DataArguments
     from .encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
     from .finetuning import FinetuningArguments, TaskArguments, finetune

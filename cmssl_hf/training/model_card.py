@@ -27,6 +27,12 @@ assessed it. It has been measured on the recordings named above and on no others
 populations may give other errors, which nothing in its answers reveals."""
 
 
+_CM_SSL = """\
+CM-SSL learns a joint vocabulary of synchronous ECG and PPG, and then teaches an encoder of one of the two signals to name its
+codes, so that one sensor is enough at deployment."""
+_STAGES_OF_CM_SSL = ("tokenizer", "encoder", "finetuning")
+
+
 def write_model_card(folder: str | Path, name: str | None = None) -> ModelCard:
     """Writes `README.md` into the folder of a finished run.
 
@@ -74,9 +80,9 @@ def model_card(run: dict[str, Any], name: str) -> ModelCard:
         f"## Results\n\n{_results_section(run)}",
         f"## Training\n\n{_training_section(run)}",
         f"## Intended use and limits\n\n{_LIMITS}",
-        "## Method\n\nCM-SSL learns a joint vocabulary of synchronous ECG and PPG, and then teaches an encoder of one of the"
-        " two signals to name its codes, so that one sensor is enough at deployment.",
     ]
+    if all(description["stage"] in _STAGES_OF_CM_SSL for description in _chain(run)):
+        sections.append(f"## Method\n\n{_CM_SSL}")
     text = "\n\n".join(sections)
     return ModelCard(name_model(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n", name))
 
@@ -167,7 +173,8 @@ def _cell(value: Any) -> str:
 
 
 def _model_table(run: dict[str, Any]) -> str:
-    model = run["identity"]["model"]
+    identity = run["identity"]
+    model = identity["model"]
     rows = {
         "signals": _signals(run),
         "sampling rate": f"{model['sampling_rate']} Hz (other rates are resampled; time is not stretched)",
@@ -178,6 +185,8 @@ def _model_table(run: dict[str, Any]) -> str:
         "heads": model["num_attention_heads"],
         "codebook": f"{model['codebook_size']:,} codes",
     }
+    if identity["stage"] not in _STAGES_OF_CM_SSL:
+        rows["codebook"] = None
     if task := _task(run):
         labels = list((model.get("id2label") or {}).values())
         rows["codebook"] = None
@@ -268,6 +277,7 @@ def _training_section(run: dict[str, Any]) -> str:
     # Either counts, and `max_steps` overrides.
     unused = "num_train_epochs" if identity["training"]["max_steps"] > 0 else "max_steps"
     rows = {f"`{name}`": value for name, value in identity["training"].items() if name != unused}
+    rows |= {f"`{name}`": value for name, value in identity.get("objective", {}).items()}
     rows |= {f"augmentation: `{name}`": value for name, value in identity.get("augmentation", {}).items()}
     versions = {name: version for name, version in run["environment"].items() if version is not None}
     versions.pop("platform", None)

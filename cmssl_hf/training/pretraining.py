@@ -1,5 +1,6 @@
-"""Pre-training an encoder with any objective that needs nothing but the one signal it reads."""
+"""Pre-training an encoder with any objective that needs nothing but the signals of the windows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 
+from ..data.augmentation import WindowAugmentation
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
@@ -23,7 +25,11 @@ class PretrainingArguments(AugmentationArguments):
     """The encoder that is pre-trained, with whatever objective."""
 
     objective: str = field(
-        default="tokens", metadata={"help": "What is learnt without labels: `tokens`, or one of your own."}
+        default="tokens",
+        metadata={
+            "help": "What is learnt without labels: `tokens`, `simclr`, `byol`, `simsiam`, `moco_v3`, `tfc`, `clip`, `masked`, or"
+            " one of your own."
+        },
     )
     channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
     encoder_size: str | None = field(
@@ -41,11 +47,20 @@ class PretrainingArguments(AugmentationArguments):
                 f"`encoder_size` {self.encoder_size} does nothing, since `config_overrides` give all of it"
                 f" ({', '.join(sorted(of_size))}): leave one of them out."
             )
-        channels = tuple(self.config_overrides.get("channels", (self.channel,)))
-        if channels != (self.channel,):
+        channels = tuple(self.config_overrides.get("channels", self.channels))
+        if channels != self.channels:
             raise ValueError(
                 f"The encoder reads {self.channel}, but `config_overrides` ask for {' and '.join(channels)}: give `channel`."
             )
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The signals of a window that are read."""
+        return (self.channel,)
+
+    def validation_augmentation(self, sampling_rate: float) -> WindowAugmentation | None:
+        """How validation windows are changed, the same each time; not at all, where objectives do not say."""
+        return None
 
 
 class LossTrainer(StageTrainer):
@@ -64,6 +79,13 @@ class LossTrainer(StageTrainer):
 
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
         return {"loss_per_window": float(np.mean(evaluation.predictions))}
+
+
+class FixedWindows(WindowsDataset):
+    """Windows that are changed alike at each validation."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """The loaders of `accelerate` tell every dataset which epoch it is."""
 
 
 def pretrain_one_signal(
@@ -92,10 +114,36 @@ def pretrain_one_signal(
     Raises:
         ValueError: if the data lack the signal.
     """
+    return pretrain_by_loss(stage, model_class, arguments, data_arguments, training_arguments, **decisive)
+
+
+def pretrain_by_loss(
+    stage: Stage,
+    make_model: Callable[[CMSSLEncoderConfig], PreTrainedModel],
+    arguments: PretrainingArguments,
+    data_arguments: DataArguments,
+    training_arguments: StageArguments,
+    *,
+    trainer_class: type[LossTrainer] = LossTrainer,
+    collator_class: type[WindowsCollator] = WindowsCollator,
+    **decisive: Any,
+) -> dict[str, Any]:
+    """What [`pretrain_one_signal`] does, for objectives whose batches or results are others.
+
+    Args:
+        stage: as there.
+        make_model: what it takes and returns is the same.
+        arguments: its `channels` are read of each window.
+        data_arguments: as there.
+        training_arguments: as there.
+        trainer_class: what trains the model.
+        collator_class: what makes its input of windows; it is given the encoder's `patch_size`.
+        decisive: as there.
+    """
     set_seed(training_arguments.seed)
     data_arguments.check_for_pretraining()
     config = CMSSLEncoderConfig.from_size(
-        arguments.encoder_size or "small", **{"channels": (arguments.channel,), **arguments.config_overrides}
+        arguments.encoder_size or "small", **{"channels": arguments.channels, **arguments.config_overrides}
     )
     feature_extractor = CMSSLFeatureExtractor(
         channels=config.channels,
@@ -109,14 +157,18 @@ def pretrain_one_signal(
     run, checkpoint = stage.open_run(
         training_arguments, config, describe_data(splits, data_arguments), augmentation=vars(augmentation), **decisive
     )
-    trainer = LossTrainer(
-        model=model_class(config),
+    seed = training_arguments.seed
+    trainer = trainer_class(
+        model=make_model(config),
         args=training_arguments,
-        data_collator=WindowsCollator(config.patch_size),
-        train_dataset=WindowsDataset(
-            splits["train"], ["input_values"], augmentation=augmentation, seed=training_arguments.seed
+        data_collator=collator_class(config.patch_size),
+        train_dataset=WindowsDataset(splits["train"], ["input_values"], augmentation=augmentation, seed=seed),
+        eval_dataset=FixedWindows(
+            splits["validation"],
+            ["input_values"],
+            augmentation=arguments.validation_augmentation(config.sampling_rate),
+            seed=seed,
         ),
-        eval_dataset=WindowsDataset(splits["validation"], ["input_values"]),
         processing_class=feature_extractor,
     )
     metrics = trainer.run(run, checkpoint)

@@ -22,9 +22,10 @@ from pathlib import Path
 import torch
 from tables_and_figures import plot_dataset_size, plot_throughput, tables, write_between_markers
 from window_files import write_windows
+from workloads import OBJECTIVES
 
 
-PARTS = ("startup", "data", "memory", "speed")
+PARTS = ("startup", "data", "memory", "speed", "objectives")
 _MEASUREMENTS = Path(__file__).parent / "measurements.py"
 #: Workload, size of the encoder, batch on a CPU, batch on a GPU.
 _CASES = (
@@ -70,6 +71,12 @@ def measure_speed(options: argparse.Namespace, device: str) -> list[dict]:
         for batch in () if options.quick else _SWEPT_BATCHES:
             results.append(_speed(options, device, workload, "small", batch, sides))
     return results
+
+
+def measure_objectives(options: argparse.Namespace, device: str) -> dict:
+    batch = 8 if options.quick else 64 if device == "cpu" else 512
+    dtype = "float32" if device == "cpu" else "bfloat16"
+    return _speed(options, device, "objectives", "small", batch, [(name, dtype) for name in OBJECTIVES])
 
 
 def _speed(options, device, workload, size, batch, sides) -> dict:
@@ -164,6 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
             "data": lambda: measure_data(options, Path(scratch)),
             "memory": lambda: measure_memory(options, device),
             "speed": lambda: measure_speed(options, device),
+            "objectives": lambda: measure_objectives(options, device),
         }
         for part in options.parts:
             results[part] = measures[part]()

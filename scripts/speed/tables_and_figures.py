@@ -31,6 +31,7 @@ def tables(results: dict) -> str:
         (
             _machine(results),
             _speed(results["speed"]),
+            *([_objectives(results["objectives"])] if "objectives" in results else []),
             _memory(results["memory"]),
             _data(results["data"]),
             _startup(results),
@@ -69,6 +70,21 @@ def _speed(cases: list[dict]) -> str:
             )
     header = ("work", "batch", "type", "who", "published, windows/s", "ours, windows/s", "ratio", "ratio to float32")
     return _table(header, rows)
+
+
+def _objectives(case: dict) -> str:
+    reference, *_ = case["seconds"]
+    rows = [
+        (
+            side.rpartition(", ")[0],
+            case["batch"],
+            side.rpartition(", ")[2],
+            f"{throughput(case, side):,.0f}",
+            f"{ratio(case, reference, side):.2f}",
+        )
+        for side in case["seconds"]
+    ]
+    return _table(("objective", "batch", "type", "windows/s", "time of a step, that of tokens being 1"), rows)
 
 
 def _memory(cases: list[dict]) -> str:

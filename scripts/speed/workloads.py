@@ -21,7 +21,8 @@ SIZES = {"small": (256, 4, 12), "base": (512, 8, 12), "large": (1024, 16, 12)}
 
 @dataclass(frozen=True)
 class Side:
-    """Who computes, and how: `who` is `"published"`, `"ours"`, or `"ours, checkpointed"` (gradient checkpointing)."""
+    """Who computes, and how: `who` is `"published"`, `"ours"`, or `"ours, checkpointed"` (gradient checkpointing); for the workload
+    `"objectives"` it is one of them."""
 
     who: str
     dtype: str
@@ -47,7 +48,10 @@ def build(workload: str, side: Side, size: str, batch: int, device: str) -> Iter
     """
     torch.manual_seed(0)
     builders = _OURS if side.ours else _PUBLISHED
-    model, forward = builders[workload](size, batch, device)
+    if workload == "objectives":
+        model, forward = _our_objective(side.who, size, batch, device)
+    else:
+        model, forward = builders[workload](size, batch, device)
     if side.who == "ours, checkpointed":
         model.gradient_checkpointing_enable()
     with _cpu_kernels(model) if side.ours else contextlib.nullcontext():
@@ -181,6 +185,44 @@ def _our_embedding(size, batch, device):
     return model, lambda: model(x).pooler_output
 
 
+def _our_objective(name, size, batch, device):
+    from cmssl_hf import CMSSLEncoderConfig
+    from cmssl_hf.training.objectives import byol, clip, masked, moco_v3, simclr, simsiam, tfc
+    from cmssl_hf.training.stage import get_objective
+
+    if name == "tokens":
+        return _our_stage2(size, batch, device)
+    arguments = get_objective(name).arguments[0]()
+    dropout = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
+    config = CMSSLEncoderConfig.from_size(size, channels=arguments.channels, **dropout)
+    if name == "masked":
+        model = masked.EncoderForMaskedReconstruction(config)
+    else:
+        model = {
+            "simclr": simclr.EncoderForSimCLR,
+            "byol": byol.EncoderForBYOL,
+            "simsiam": simsiam.EncoderForSimSiam,
+            "moco_v3": moco_v3.EncoderForMoCoV3,
+            "tfc": tfc.EncoderForTFC,
+            "clip": clip.EncodersForCLIP,
+        }[name](config, arguments)
+    inputs = {
+        "input_values": _signals(batch if name in ("masked", "clip") else 2 * batch, len(config.channels), device)
+    }
+    if name == "masked":
+        inputs["hidden"] = torch.rand(batch, NUM_PATCHES * PATCH_SIZE, device=device) < arguments.masked_share
+    if name == "tfc":
+        # The 626 bins of a window of 1250 samples fill six patches.
+        inputs["spectra"] = torch.randn(2 * batch, 1, 6 * PATCH_SIZE, device=device)
+
+    def forward():
+        if hasattr(model, "teacher"):
+            model.teacher.follow(model, model.teacher_momentum)
+        return model(**inputs).loss
+
+    return model.to(device), forward
+
+
 _PUBLISHED = {
     "stage 1": _published_stage1,
     "stage 2": _published_stage2,
@@ -195,5 +237,7 @@ _OURS = {
     "tokenising": _our_tokenising,
     "embedding": _our_embedding,
 }
-TRAINING = ("stage 1", "stage 2", "fine-tuning")
+#: The first one is what the others are compared with.
+OBJECTIVES = ("tokens", "masked", "simclr", "simsiam", "byol", "moco_v3", "tfc", "clip")
+TRAINING = ("stage 1", "stage 2", "fine-tuning", "objectives")
 INFERENCE = ("tokenising", "embedding")

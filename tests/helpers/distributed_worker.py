@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from helpers.objectives import PARTS, objective_trainer
 from helpers.tiny import encoder_config, tokenizer_config
 from helpers.trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_trainer, tokenizer_trainer
 
@@ -67,6 +68,20 @@ def main(folder: Path, num_processes: int = 1, rank: int = 0) -> None:
         results[name] = {"same weights": metrics_of(trainer)}
     results["head"]["predictions"] = evaluating["head"].predict(evaluating["head"].eval_dataset).predictions.tolist()
     for name, trainer in make_trainers(folder, batch_size).items():
+        trainer.train()
+        weights[name] = trainer.model.state_dict()
+        results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}
+    # Objectives contrast windows of all processes, and validate as a single one does.
+    for name in PARTS:
+        of_objective = {"num_eval": NUM_EVALUATED, "dropout": 0.0, "per_device_train_batch_size": batch_size}
+        options = of_objective | {
+            "per_device_eval_batch_size": 2,
+            "save_strategy": "no",
+            "load_best_model_at_end": False,
+        }
+        options |= {"optim": "sgd", "learning_rate": 0.05, "max_steps": 3, "eval_strategy": "no", "logging_steps": 1}
+        results[name] = {"same weights": metrics_of(objective_trainer(name, folder / name / "evaluating", **options))}
+        trainer = objective_trainer(name, folder / name, **options)
         trainer.train()
         weights[name] = trainer.model.state_dict()
         results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}

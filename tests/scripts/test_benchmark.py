@@ -11,6 +11,8 @@ import pytest
 from benchmark import main
 from tables_and_figures import ratio, write_between_markers
 
+from helpers.objectives import PARTS
+
 
 @pytest.mark.long
 def test_quick_run(tmp_path, capsys):
@@ -25,6 +27,7 @@ def test_quick_run(tmp_path, capsys):
         "tokenising",
         "embedding",
     }
+    assert {side.partition(",")[0] for side in results["objectives"]["seconds"]} == {"tokens", *PARTS}
     assert (tmp_path / "throughput.png").stat().st_size > 0
     assert (tmp_path / "dataset_size.png").stat().st_size > 0
     report = capsys.readouterr().out.strip()

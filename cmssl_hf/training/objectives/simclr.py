@@ -1,0 +1,64 @@
+"""SimCLR: two views of a window are to be found among those of all other windows (Chen et al. 2020)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
+from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ..arguments import DataArguments
+from ..engine.arguments import StageArguments
+from .heads import projection_head
+from .losses import nt_xent, rows_to_contrast
+from .stages import CONTRAST_NOTE, objective_stage
+from .trainer import ObjectiveOutput
+from .views import ViewsArguments, check_temperature, pretrain_from_views
+
+
+@dataclass(kw_only=True)
+class SimCLRArguments(ViewsArguments):
+    """Pre-training by SimCLR."""
+
+    objective: str = field(default="simclr", metadata={"help": "Find the other view of a window among all windows."})
+    temperature: float = field(default=0.1, metadata={"help": "That cosines are divided by (CM-SSL: 0.07)."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_temperature(self.temperature)
+
+
+class EncoderForSimCLR(CMSSLEncoderPreTrainedModel):
+    """Encoder, projection head of two layers, and the loss of batches of a [`TwoViewsCollator`]."""
+
+    def __init__(self, config: CMSSLEncoderConfig, arguments: SimCLRArguments):
+        super().__init__(config)
+        self.temperature = arguments.temperature
+        self.encoder = CMSSLEncoderModel(config)
+        self.projector = projection_head(
+            config.hidden_size, arguments.projection_hidden_size, arguments.projection_size
+        )
+        self.post_init()
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> ObjectiveOutput:
+        projections = self.projector(self.encoder(input_values, attention_mask).pooler_output)
+        first, second = rows_to_contrast(self, *projections.chunk(2))
+        return ObjectiveOutput(nt_xent(first, second, self.temperature), projections.chunk(2)[0])
+
+
+def pretrain_by_simclr(
+    arguments: SimCLRArguments, data_arguments: DataArguments, training_arguments: StageArguments
+) -> dict[str, Any]:
+    """Trains an encoder; see [`pretrain_one_signal`]."""
+    return pretrain_from_views(SIMCLR, EncoderForSimCLR, arguments, data_arguments, training_arguments)
+
+
+SIMCLR = objective_stage(
+    "simclr",
+    "SimCLR",
+    learns="contrast of views",
+    task="tell two changed views of a window from those of all other windows (SimCLR, Chen et al. 2020)",
+    results_note=CONTRAST_NOTE,
+    arguments=(SimCLRArguments, DataArguments, StageArguments),
+    function=pretrain_by_simclr,
+)

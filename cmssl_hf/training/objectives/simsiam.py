@@ -1,0 +1,66 @@
+"""SimSiam: one view of a window predicts what the encoder itself makes of the other (Chen and He 2021)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
+from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ..arguments import DataArguments
+from .heads import projection_head
+from .losses import mean_cosine
+from .stages import COLLAPSE_NOTE, objective_stage
+from .trainer import ObjectiveOutput
+from .views import LastCheckpointArguments, ViewsArguments, pretrain_from_views
+
+
+@dataclass(kw_only=True)
+class SimSiamArguments(ViewsArguments):
+    """Pre-training by SimSiam."""
+
+    objective: str = field(default="simsiam", metadata={"help": "Predict what the encoder makes of the other view."})
+    projection_size: int = field(default=2048, metadata={"help": "Size of the projections."})
+    predictor_hidden_size: int = field(default=512, metadata={"help": "Width of the predictor's hidden layer."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.predictor_hidden_size < 1:
+            raise ValueError(f"`predictor_hidden_size` must be at least 1, but is {self.predictor_hidden_size}.")
+
+
+class EncoderForSimSiam(CMSSLEncoderPreTrainedModel):
+    """Encoder, projector of three layers, predictor of two, and the loss of batches of a [`TwoViewsCollator`]."""
+
+    def __init__(self, config: CMSSLEncoderConfig, arguments: SimSiamArguments):
+        super().__init__(config)
+        hidden, size = arguments.projection_hidden_size, arguments.projection_size
+        self.encoder = CMSSLEncoderModel(config)
+        self.projector = projection_head(config.hidden_size, hidden, hidden, size, normalizes_output=True)
+        self.predictor = projection_head(size, arguments.predictor_hidden_size, size)
+        self.post_init()
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> ObjectiveOutput:
+        pooled = self.encoder(input_values, attention_mask).pooler_output
+        # Each view has its own statistics in the heads.
+        first, second = map(self.projector, pooled.chunk(2))
+        cosines = mean_cosine(self.predictor(first), second) + mean_cosine(self.predictor(second), first)
+        return ObjectiveOutput(-cosines / 2, first)
+
+
+def pretrain_by_simsiam(
+    arguments: SimSiamArguments, data_arguments: DataArguments, training_arguments: LastCheckpointArguments
+) -> dict[str, Any]:
+    """Trains an encoder; see [`pretrain_one_signal`]."""
+    return pretrain_from_views(SIMSIAM, EncoderForSimSiam, arguments, data_arguments, training_arguments)
+
+
+SIMSIAM = objective_stage(
+    "simsiam",
+    "SimSiam",
+    learns="prediction of views",
+    task="predict from one changed view of a window what it makes itself of another (SimSiam, Chen and He 2021)",
+    results_note=COLLAPSE_NOTE,
+    arguments=(SimSiamArguments, DataArguments, LastCheckpointArguments),
+    function=pretrain_by_simsiam,
+)

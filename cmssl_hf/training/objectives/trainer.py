@@ -1,0 +1,122 @@
+"""What training with an objective adds to that of any loss: the encoder is stored alone, and collapse is noticed."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import EvalPrediction
+from transformers.utils import ModelOutput
+
+from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
+from ..pretraining import LossTrainer
+from ..probes import probe_encoder
+from .collapse import COLLAPSED, effective_rank, projection_std
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ObjectiveOutput(ModelOutput):
+    """What a model with an objective returns.
+
+    Attributes:
+        loss: of the batch.
+        projections: one per window `(batch, size)`, where the objective compares projections.
+    """
+
+    loss: torch.Tensor | None = None
+    projections: torch.Tensor | None = None
+
+
+class ObjectiveTrainer(LossTrainer):
+    """Trains a model that has an encoder as its `encoder` and returns an [`ObjectiveOutput`].
+
+    Checkpoints hold the whole model; the run's folder receives the encoder alone, as `AutoModel` loads it. The encoder is probed
+    for what the windows tell.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled:
+            raise ValueError(
+                "Only `--objective tokens` is trained with FSDP; the others are with DDP, see"
+                " `scripts/accelerate/gpu_4_ddp.yaml`."
+            )
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None
+    ):
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if model.training:
+            loss = loss * self.shares(inputs)[0]
+            if outputs.projections is not None:
+                self.note_loss_part("projection_std", projection_std(outputs.projections))
+        return (loss, outputs) if return_outputs else loss
+
+    def predict_batch(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self.on_device(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        num_windows = self.num_windows(inputs)
+        measures = [loss]
+        if outputs.projections is not None:
+            measures += [projection_std(outputs.projections), effective_rank(outputs.projections)]
+        per_window = torch.stack([measure.detach().float() for measure in measures]).expand(num_windows, -1)
+        # `Trainer` computes metrics where there are labels.
+        return loss.detach(), per_window, per_window
+
+    def num_windows(self, inputs: dict[str, torch.Tensor]) -> int:
+        """How many windows a batch was made of."""
+        return len(inputs["input_values"])
+
+    def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
+        names = ("loss_per_window", "projection_std", "effective_rank")
+        metrics = dict(zip(names, evaluation.predictions.mean(0, dtype=float).tolist()))
+        if metrics.get("projection_std", 1.0) < COLLAPSED:
+            logger.warning(
+                "The projections have collapsed: all windows have nearly the same (`projection_std` %.3f; 1 is spread evenly,"
+                " effective rank %.1f). A lower learning rate, a larger batch or stronger views may help.",
+                metrics["projection_std"],
+                metrics["effective_rank"],
+            )
+        return metrics
+
+    def encoders(self) -> dict[str, CMSSLEncoderModel]:
+        """What is stored, by the part of the run's folder that it is stored in."""
+        return {"": self.model.encoder}
+
+    def store_model(self) -> None:
+        if not self.args.should_save:
+            return
+        for part, encoder in self.encoders().items():
+            folder = Path(self.args.output_dir, part)
+            encoder.save_pretrained(folder)
+            extractor = type(self.processing_class).from_dict(
+                {**self.processing_class.to_dict(), "channels": encoder.config.channels}
+            )
+            extractor.save_pretrained(folder)
+
+    def load_weights(self, folder: str) -> None:
+        if Path(folder) != Path(self.args.output_dir):
+            return super().load_weights(folder)
+        for part, encoder in self.encoders().items():
+            encoder.load_state_dict(CMSSLEncoderModel.from_pretrained(Path(folder, part)).state_dict())
+
+    def report(self, folder: Path) -> dict[str, float]:
+        metrics = {}
+        for part, encoder in self.encoders().items():
+            probed = probe_encoder(
+                encoder,
+                self.train_dataset.dataset,
+                self.eval_dataset.dataset,
+                channels=self.model.config.channels,
+                channel=encoder.config.channels[0],
+            )
+            prefix = f"eval_{part}_" if part else "eval_"
+            metrics |= {f"{prefix}{name}": value for name, value in probed.items()}
+        return metrics

@@ -1,0 +1,83 @@
+"""What each objective leaves: the folder of an encoder that fine-tuning, pipelines and cards take as it is."""
+
+import json
+
+import numpy as np
+import pytest
+from transformers import AutoModel, pipeline
+
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.engine.provenance import is_fully_known, subjects_seen
+from cmssl_hf.training.engine.run_folder import read_run
+from cmssl_hf.training.stage import get_objective
+from helpers.objectives import HEADS, PARTS
+from helpers.stages import PEOPLE, TINY_ENCODER, run_finetuning, training
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", params=PARTS)
+def pretrained(request, tmp_path_factory, cache):
+    """Name and results of an objective, and the folder of its encoder of the PPG."""
+    name, folder = request.param, tmp_path_factory.mktemp("run")
+    return name, pretrain(name, folder / "run", cache), folder / "run" / ("ppg" if name == "clip" else "")
+
+
+def pretrain(name, folder, cache):
+    arguments_class, *_, training_class = PARTS[name]
+    options = {} if name == "masked" else HEADS
+    data = DataArguments(
+        dataset="simulated", dataset_config="pairs", cache_dir=str(cache), dataset_options=dict(PEOPLE)
+    )
+    return get_objective(name).function(
+        arguments_class(config_overrides=TINY_ENCODER, **options),
+        data,
+        training(training_class, folder, max_steps=2, eval_steps=2, save_steps=2),
+    )
+
+
+def test_folder_is_that_of_an_encoder(pretrained, cache, tmp_path):
+    name, results, folder = pretrained
+    prefix = "eval_ppg_" if name == "clip" else "eval_"
+    assert np.isfinite([results["eval_loss"], results[f"{prefix}probe_heart_rate_r2"]]).all()
+    model = AutoModel.from_pretrained(folder)
+    assert (type(model).__name__, model.config.channels) == ("CMSSLEncoderModel", ("ppg",))
+    extract = pipeline("physiological-signal-feature-extraction", model=str(folder))
+    signal = np.sin(np.arange(1250) / 10)
+    assert np.shape(extract({"ppg": signal, "sampling_rate": 125})["value"]) == (32,)
+    run = read_run(folder)
+    assert run["identity"]["stage"] == name and run["identity"]["model"]["channels"] == ["ppg"]
+    assert run["weights"].keys() == {"model.safetensors"} and is_fully_known(run)
+    assert len(subjects_seen(run)) == 18
+    card = (folder / "README.md").read_text()
+    assert "pre-trained, without labels, to" in card and "codebook" not in card and "name its codes" not in card
+    metrics = run_finetuning(tmp_path / "hr", cache, folder, max_steps=2)
+    assert np.isfinite(next(iter(metrics.values()))["mae"])
+    assert get_objective(name).label in (tmp_path / "hr" / "README.md").read_text()
+
+
+def test_options_of_an_objective_make_another_run(cache, tmp_path):
+    pretrain("simclr", tmp_path / "run", cache)
+    data = DataArguments(
+        dataset="simulated", dataset_config="pairs", cache_dir=str(cache), dataset_options=dict(PEOPLE)
+    )
+    kind = PARTS["simclr"][0]
+    arguments = kind(config_overrides=TINY_ENCODER, temperature=0.5, **HEADS)
+    with pytest.raises(FileExistsError, match=r"objective.temperature \(0.1 there, 0.5 now\)"):
+        get_objective("simclr").function(
+            arguments, data, training(PARTS["simclr"][4], tmp_path / "run", max_steps=2, eval_steps=2, save_steps=2)
+        )
+
+
+def test_clip_leaves_an_encoder_of_each_signal(cache, tmp_path):
+    pretrain("clip", tmp_path / "run", cache)
+    for channel in ("ecg", "ppg"):
+        folder = tmp_path / "run" / channel
+        assert AutoModel.from_pretrained(folder).config.channels == (channel,)
+        assert json.loads((folder / "preprocessor_config.json").read_text())["channels"] == [channel]
+        assert f"encoder of {channel.upper()}".lower() in (folder / "README.md").read_text().lower()
+    assert read_run(tmp_path / "run" / "ecg")["weights"] != read_run(tmp_path / "run" / "ppg")["weights"]
+    assert pretrain("clip", tmp_path / "run", cache) == read_run(tmp_path / "run")["results"]
