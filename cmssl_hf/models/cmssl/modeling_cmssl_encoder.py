@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
@@ -17,6 +16,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cmssl import CMSSLEncoderConfig
 from .hub_cmssl import HubModelMixin
+from .modeling_cmssl_classification import CMSSLClassificationHead, SignalClassificationMixin
 from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
 from .modeling_cmssl_layers import (
     CMSSLAttention,
@@ -27,7 +27,6 @@ from .modeling_cmssl_layers import (
     sinusoidal_positions,
 )
 from .modeling_cmssl_pieces import cut_into_pieces, join_pieces
-from .modeling_cmssl_pooling import CMSSLPooling
 from .modeling_cmssl_stem import CMSSLPositionalConvolution, CMSSLStem
 
 
@@ -173,44 +172,7 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
         )
 
 
-class CMSSLClassificationHead(nn.Module):
-    """Hidden states `(batch, num_patches, hidden_size)`, pooled over the real patches, to `(batch, num_labels)`."""
-
-    def __init__(self, config: CMSSLEncoderConfig):
-        super().__init__()
-        self.pooling = CMSSLPooling(config)
-        self.dense = None
-        input_size = self.pooling.output_size
-        if config.classifier_head == "mlp":
-            self.dense = nn.Linear(input_size, config.hidden_size // 2)
-            self.activation = ACT2FN["gelu"]
-            input_size = config.hidden_size // 2
-        self.out_proj = nn.Linear(input_size, config.num_labels)  # type: ignore[arg-type]  # no config leaves it `None`
-
-    def forward(self, hidden_states: torch.Tensor, real_patches: torch.Tensor | None = None) -> torch.Tensor:
-        features = self.pooling(hidden_states, real_patches)
-        if self.dense is not None:
-            features = self.activation(self.dense(features))
-        return self.out_proj(features)
-
-
-#: Root mean square of a batch of labels, 1 if they are standardised, above which they are taken for physical units.
-_LARGEST_STANDARDIZED = 5.0
-
-
-def _refuse_raw_labels(labels: torch.Tensor) -> None:
-    size = labels.square().mean().sqrt()
-    if size.isnan():
-        raise ValueError("`labels` hold NaN, from which nothing can be learnt: leave out the windows without a label.")
-    if size > _LARGEST_STANDARDIZED:
-        raise ValueError(
-            f"A regression is learnt on standardised labels, but the root mean square of these is {size:.3g}, and the config says"
-            " nothing of them: set `label_mean` and `label_std` in it to the mean and the standard deviation of the training"
-            " labels (0 and 1 to train on labels as they are). The model then answers in the labels' unit."
-        )
-
-
-class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
+class CMSSLEncoderForSequenceClassification(SignalClassificationMixin, CMSSLEncoderPreTrainedModel):
     """
     Encoder with a head on its pooled patches (stage 3): regression with one or several outputs, multi-class or
     multi-label classification, by `config.problem_type`.
@@ -232,20 +194,7 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
         super().__init__(config)
         self.encoder = CMSSLEncoderModel(config)
         self.classifier = CMSSLClassificationHead(config)
-        self._encoder_frozen = False
         self.post_init()
-
-    def freeze_encoder(self) -> None:
-        """Linear probing: only the head is trained, and the encoder stays in evaluation mode, without dropout."""
-        self._encoder_frozen = True
-        self.encoder.requires_grad_(False)
-        self.encoder.eval()
-
-    def train(self, mode: bool = True) -> "CMSSLEncoderForSequenceClassification":
-        super().train(mode)
-        if self._encoder_frozen:
-            self.encoder.eval()
-        return self
 
     @can_return_tuple
     def forward(
@@ -289,49 +238,6 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-    def _problem_type(self, labels: torch.Tensor) -> str:
-        """`config.problem_type`, or what transformers infers from the labels where it is not set."""
-        if self.config.problem_type is not None:
-            return self.config.problem_type
-        if self.config.num_labels == 1:
-            return "regression"
-        return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        problem_type = self._problem_type(labels)
-        if problem_type == "single_label_classification":
-            if labels.numel() != len(logits):
-                raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
-            weights = self.config.class_weights
-            weights = None if weights is None else logits.new_tensor(weights)
-            return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
-        if tuple(labels.shape) != tuple(logits.shape) and (logits.shape[1] > 1 or labels.numel() != len(logits)):
-            raise ValueError(f"`labels` must have shape {tuple(logits.shape)}, but has shape {tuple(labels.shape)}.")
-        labels = labels.to(logits.dtype).view_as(logits)
-        if problem_type == "multi_label_classification":
-            return nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        if self.training and self.config.label_mean is None:
-            _refuse_raw_labels(labels)
-        labels = (labels - self._label_mean(logits)) / self._label_std(logits)
-        if self.config.regression_loss == "huber":
-            # Divided by delta, so that the slope far from the label, and with it the useful learning rate, stays 1.
-            delta = self.config.huber_delta
-            return nn.functional.huber_loss(logits, labels, delta=delta) / delta
-        return nn.functional.mse_loss(logits, labels)
-
-    def _label_mean(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(0.0 if self.config.label_mean is None else self.config.label_mean)
-
-    def _label_std(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(1.0 if self.config.label_std is None else self.config.label_std)
-
-    def _to_physical_units(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.config.label_mean is None and self.config.label_std is None:
-            return logits
-        # 1 bpm at 150 bpm is already below the resolution of bfloat16.
-        logits = logits.float()
-        return logits * self._label_std(logits) + self._label_mean(logits)
 
 
 __all__ = [
