@@ -49,7 +49,7 @@ def model_fingerprint(model: PreTrainedModel, left_out: tuple[str, ...] = ()) ->
         if name.startswith(left_out):
             continue
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

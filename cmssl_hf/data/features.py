@@ -194,7 +194,7 @@ def extract_table(
 def _extract_usable(
     feature_extractor: CMSSLFeatureExtractor, signals: dict[str, list[np.ndarray]], sampling_rate: float
 ) -> list[dict[str, np.ndarray] | ValueError]:
-    """The inputs of the model, without masks, for each window, or why there are none; in halves, until what cannot be used is alone."""
+    """The model's inputs but for masks, for each window, or why there are none; in halves, until what cannot be used is alone."""
     number = len(next(iter(signals.values())))
     try:
         # A single window not in a list, so that the message does not speak of a batch.

@@ -213,10 +213,9 @@ def _model_table(run: dict[str, Any]) -> str:
     }
     if task := _task(run):
         labels = list((model.get("id2label") or {}).values())
-        given = model.get("given_channels") or model["channels"]
-        empty = [channel.upper() for channel in model["channels"] if channel not in given]
+        empty = [channel.upper() for channel in model["channels"] if channel not in _channels(run)]
         rows["empty slots"] = " and ".join(empty) or None
-        # Other models do not use one.
+        # No other model with a head uses one.
         if not (_kind(run) == "tokenizer" and model["quantize_features"]):
             rows["codebook"] = None
         rows["answers"] = ", ".join(labels) + (f" ({task.unit})" if task.unit else "")

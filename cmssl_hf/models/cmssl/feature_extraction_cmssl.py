@@ -40,7 +40,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
     """
 
     model_input_names = ["input_values", "attention_mask"]
-    _auto_class = "AutoFeatureExtractor"
+    _auto_class: str | None = "AutoFeatureExtractor"
 
     def __init__(
         self,

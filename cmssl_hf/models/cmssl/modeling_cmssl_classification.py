@@ -77,7 +77,7 @@ class SignalClassificationMixin(PreTrainedModel):
     """
 
     config: SignalClassificationConfig
-    encoder: nn.Module
+    encoder: Any
     _encoder_frozen = False
 
     def freeze_encoder(self) -> None:
@@ -110,8 +110,7 @@ class SignalClassificationMixin(PreTrainedModel):
         if problem_type == "single_label_classification":
             if labels.numel() != len(logits):
                 raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
-            weights = self.config.class_weights
-            weights = None if weights is None else logits.new_tensor(weights)
+            weights = None if self.config.class_weights is None else logits.new_tensor(self.config.class_weights)
             return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
         if tuple(labels.shape) != tuple(logits.shape) and (logits.shape[1] > 1 or labels.numel() != len(logits)):
             raise ValueError(f"`labels` must have shape {tuple(logits.shape)}, but has shape {tuple(labels.shape)}.")

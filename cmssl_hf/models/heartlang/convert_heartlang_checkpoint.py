@@ -36,6 +36,7 @@ _LAYER_NAMES = {
     "1.net.4.bias": "fc2.bias",
 }
 _EMBEDDINGS = {"spa_embed.embed": "lead_embeddings.weight", "tem_embed.embed": "time_embeddings.weight"}
+_OTHER_PARTS_OF_VQ_HBR = ("decoder.", "quantize.", "encode_task_layer.", "decode_task_layer.")
 #: Neither of the two files says its number of heads; both have heads of this width.
 _HEAD_DIM = 64
 
@@ -67,16 +68,14 @@ def convert_heartlang(checkpoint: str | Path) -> HeartLangModel:
     if not isinstance(state_dict, dict):
         raise ValueError(f"{checkpoint} is damaged: its `model` is a {type(state_dict).__name__}.")
     is_vq_hbr = "quantize.embedding.weight" in state_dict
-    if is_vq_hbr:
-        others = ("decoder.", "quantize.", "encode_task_layer.", "decode_task_layer.")
-        encoder = {
-            name.removeprefix("encoder."): state_dict[name] for name in state_dict if not name.startswith(others)
-        }
-    else:
-        others = ("lm_head.",)
-        encoder = {name: tensor for name, tensor in state_dict.items() if not str(name).startswith(others)}
-    layers = {int(match[1]) for name in encoder if (match := re.match(r"transformer\.layers\.(\d+)\.", str(name)))}
-    if not layers or not any(str(name).startswith("spa_embed.") for name in encoder):
+    left_out = _OTHER_PARTS_OF_VQ_HBR if is_vq_hbr else ("lm_head.",)
+    encoder = {
+        str(name).removeprefix("encoder."): tensor
+        for name, tensor in state_dict.items()
+        if not str(name).startswith(left_out)
+    }
+    layers = {int(match[1]) for name in encoder if (match := re.match(r"transformer\.layers\.(\d+)\.", name))}
+    if not layers or not any(name.startswith("spa_embed.") for name in encoder):
         raise ValueError(f"{checkpoint} is no checkpoint of HeartLang.{describe_architecture(state_dict)}")
     names: dict[str, str | None] = {
         "token_embed.tokenConv.weight": "patch_projection.weight",
@@ -97,7 +96,7 @@ def convert_heartlang(checkpoint: str | Path) -> HeartLangModel:
     return load_weights(HeartLangModel(config), encoder, names, checkpoint)
 
 
-def _sizes(encoder: dict[str, Any], num_layers: int, checkpoint: str | Path) -> dict[str, int]:
+def _sizes(encoder: dict[str, Any], num_layers: int, checkpoint: str | Path) -> dict[str, Any]:
     """Fields of the config that the sizes of the parameters tell."""
     tables = ("spa_embed.embed", "tem_embed.embed")
     needed = ("token_embed.tokenConv.weight", "pos_embed", "transformer.layers.0.0.to_qkv.weight",

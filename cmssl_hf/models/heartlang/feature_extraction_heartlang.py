@@ -86,7 +86,7 @@ class HeartLangFeatureExtractor(CMSSLFeatureExtractor):
         """Duration of the shortest window that can be read: one that may hold two beats."""
         return 2.0
 
-    def __call__(  # type: ignore[override]  # beats have no padding but their own
+    def __call__(
         self,
         *signals: np.ndarray | Sequence,
         ecg: np.ndarray | Sequence | None = None,

@@ -63,6 +63,7 @@ class HeartLangPreTrainedModel(HubModelMixin, PreTrainedModel):
     base_model_prefix = "encoder"
     main_input_name = "input_values"
     input_modalities = "time"
+    _input_embed_layer = "patch_projection"
     supports_gradient_checkpointing = True
     # Losses are means over the batch; `Trainer` must divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False
@@ -74,12 +75,6 @@ class HeartLangPreTrainedModel(HubModelMixin, PreTrainedModel):
         if isinstance(module, HeartLangModel):
             for parameter in (module.class_token, module.position_embeddings):
                 init.normal_(parameter, std=self.config.initializer_range)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.base_model.patch_projection
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.base_model.patch_projection = value
 
 
 class HeartLangModel(HeartLangPreTrainedModel):

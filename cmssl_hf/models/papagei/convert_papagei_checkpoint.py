@@ -66,6 +66,8 @@ def convert_papagei(checkpoint: str | Path) -> PaPaGeiModel:
         )
         names |= _names(f"{published}.conv1.conv", f"{ours}.conv1", _LINEAR)
         names |= _names(f"{published}.conv2.conv", f"{ours}.conv2", _LINEAR)
+    # The first block does not use its first norm.
+    names |= {f"basicblock_list.0.bn1.{kind}": None for kind in _NORM}
     if any(name.startswith("expert_layers_") for name in state_dict):
         names |= {f"{layer}.{kind}": None for layer in _EXPERTS for kind in _LINEAR}
     check_keys(state_dict, names, checkpoint)

@@ -35,6 +35,7 @@ class PaPaGeiModel(ResNet1DModel):
             `last_hidden_state` of shape `(batch, pieces, 512)`, the embedding of each piece, 0 for one that does not count, and
             `pooler_output` of shape `(batch, 512)`, their mean.
         """
+        self._check_signals(input_values)
         pieces, masks, used = cut_into_pieces(input_values, attention_mask, self.config.patch_size)
         pieces = pieces.masked_fill(masks[:, None] == 0, 0.0)
         embedded = super().forward(pieces).pooler_output

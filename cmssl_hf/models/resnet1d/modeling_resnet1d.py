@@ -28,7 +28,7 @@ class ResNet1DConvolution(nn.Conv1d):
 
 
 class ResNet1DBlock(GradientCheckpointingLayer):
-    """Norm, ReLU, dropout and convolution, twice, beside the identity; the first block has its norm, but does not use it.
+    """Norm, ReLU, dropout and convolution, twice, beside the identity; the first block begins with its convolution.
 
     Args:
         config: of the model.
@@ -39,11 +39,11 @@ class ResNet1DBlock(GradientCheckpointingLayer):
         super().__init__()
         in_channels = config.base_filters * 2 ** (max(index - 1, 0) // 4)
         out_channels = config.base_filters * 2 ** (index // 4)
-        self.is_first = index == 0
         self.halves_time = index % 2 == 1
         self.new_channels = out_channels - in_channels
         stride = 2 if self.halves_time else 1
-        self.norm1 = nn.BatchNorm1d(in_channels)
+        # The published code has a first norm here too, which it does not use.
+        self.norm1 = nn.BatchNorm1d(in_channels) if index > 0 else None
         self.conv1 = ResNet1DConvolution(in_channels, out_channels, config.kernel_size, stride)
         self.norm2 = nn.BatchNorm1d(out_channels)
         self.conv2 = ResNet1DConvolution(out_channels, out_channels, config.kernel_size)
@@ -51,7 +51,7 @@ class ResNet1DBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         identity = hidden_states
-        if not self.is_first:
+        if self.norm1 is not None:
             hidden_states = self.dropout(self.norm1(hidden_states).relu())
         hidden_states = self.conv1(hidden_states)
         hidden_states = self.conv2(self.dropout(self.norm2(hidden_states).relu()))
@@ -83,6 +83,7 @@ class ResNet1DPreTrainedModel(HubModelMixin, PreTrainedModel):
     base_model_prefix = "encoder"
     main_input_name = "input_values"
     input_modalities = "time"
+    _input_embed_layer = "stem"
     supports_gradient_checkpointing = True
     # Losses are means over the batch; `Trainer` must divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False
@@ -97,12 +98,6 @@ class ResNet1DPreTrainedModel(HubModelMixin, PreTrainedModel):
             bound = 1 / math.sqrt(module.weight[0].numel())
             if module.bias is not None:
                 init.uniform_(module.bias, -bound, bound)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.base_model.stem.conv
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.base_model.stem.conv = value
 
 
 class ResNet1DModel(ResNet1DPreTrainedModel):
@@ -132,11 +127,7 @@ class ResNet1DModel(ResNet1DPreTrainedModel):
             `last_hidden_state` of shape `(batch, steps, trunk_size)`, a step for every `2 ** (num_blocks // 2)` samples, and
             `pooler_output` of shape `(batch, hidden_size)`: its mean over time, through `dense` where there is one.
         """
-        if input_values.ndim != 3 or input_values.shape[1] != len(self.config.channels):
-            raise ValueError(
-                f"`input_values` must have shape (batch, {len(self.config.channels)}, samples), for"
-                f" {' and '.join(self.config.channels)}, but has shape {tuple(input_values.shape)}."
-            )
+        self._check_signals(input_values)
         hidden_states = self.stem(mask_signals(input_values.to(self.dtype), attention_mask))
         for layer in self.layers:
             hidden_states = layer(hidden_states)
@@ -145,6 +136,14 @@ class ResNet1DModel(ResNet1DPreTrainedModel):
         if self.dense is not None:
             pooled = self.dense(pooled)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def _check_signals(self, input_values: torch.Tensor) -> None:
+        channels = self.config.channels
+        if input_values.ndim != 3 or input_values.shape[1] != len(channels) or input_values.shape[2] == 0:
+            raise ValueError(
+                f"`input_values` must have shape (batch, {len(channels)}, samples), for {' and '.join(channels)}, but has shape"
+                f" {tuple(input_values.shape)}."
+            )
 
     def _mean_over_time(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         if attention_mask is None:
