@@ -23,6 +23,7 @@ __all__ = [
     "CMSSLEncoderModel",
     "CMSSLFeatureExtractor",
     "CMSSLTokenizerConfig",
+    "CMSSLTokenizerForSequenceClassification",
     "CMSSLTokenizerModel",
     "Task",
     "load_dataset",
@@ -42,6 +43,7 @@ if importlib.util.find_spec("transformers") is not None and importlib.util.find_
         CMSSLEncoderModel,
     )
     from .models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
+    from .models.cmssl.modeling_cmssl_tokenizer_classification import CMSSLTokenizerForSequenceClassification
 
 if TYPE_CHECKING:
     from .data.loading import load_dataset, register_dataset

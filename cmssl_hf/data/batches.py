@@ -194,11 +194,14 @@ class WindowsCollator:
         patch_size: windows are padded to whole patches of this many samples.
         label_column: column of the labels, if there is one; codes are padded with -100.
         codes_per_patch: labels that each patch has, where they are codes.
+        id_columns: further inputs of models that read heartbeats: a number for each, 0 for padding. The `input_values` of such
+            a window, one channel in the dataset, become `(batch, heartbeats, samples)`.
     """
 
     patch_size: int
     label_column: str | None = None
     codes_per_patch: int | None = None
+    id_columns: Sequence[str] = ()
 
     def __call__(self, batch: WindowBatch | list[WindowBatch]) -> dict[str, torch.Tensor]:
         batch = joined(batch)
@@ -212,16 +215,25 @@ class WindowsCollator:
                 # The tokenizer's patches may end before the last one of the encoder does.
                 labels = np.pad(labels, ((0, 0), (0, num_codes - labels.shape[1])), constant_values=-100)
             features["labels"] = torch.from_numpy(labels)
+        for name in self.id_columns:
+            ids = labels_to_numpy(self._table(batch, name)[name])
+            features[name] = torch.from_numpy(np.where(ids == -100, 0, ids))
+            features["input_values"] = features["input_values"].reshape(*ids.shape, -1)
+            features.pop("attention_mask", None)
         return features
 
     def _labels(self, batch: WindowBatch) -> np.ndarray | None:
         if self.label_column is None:
             return None
+        return labels_to_numpy(self._table(batch, self.label_column)[self.label_column])
+
+    @staticmethod
+    def _table(batch: WindowBatch, column: str) -> pa.Table:
         if batch.table is None:
             raise ValueError(
-                f"`label_column` is {self.label_column!r}, but windows are all that is read of the dataset."
+                f"The collator reads the column {column!r}, but windows are all that is read of the dataset."
             )
-        return labels_to_numpy(batch.table[self.label_column])
+        return batch.table
 
     def pad(self, values: Windows) -> dict[str, torch.Tensor]:
         """`input_values` of whole patches and, where any are padded, their `attention_mask`."""

@@ -1,15 +1,16 @@
 """What stage 2 learns from: windows, also in changed copies, with the codes that the frozen tokenizer gives them, once."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cpu_kernels import cpu_kernels
 from ..private_access import fingerprint_of
@@ -20,20 +21,35 @@ from .batches import WindowBatch, WindowsCollator, input_values_to_numpy
 #: int16 is enough for the published codebook of 8192 codes and for any up to 32767.
 _LARGEST_INT16_CODEBOOK = 32767
 
+#: Fields of a tokenizer's config that are read by [`CMSSLTokenizerForSequenceClassification`] alone.
+_OF_HEADS = {field.name for field in fields(SignalClassificationConfig)} - {
+    *(field.name for field in fields(PreTrainedConfig)),
+    "window_seconds",
+} | {"given_channels", "quantize_features", "pooling", "num_pooled_rhythms"}
 
-def model_fingerprint(model: PreTrainedModel) -> str:
-    """Hash of a model's weights and architecture; any change in either gives another."""
+
+def model_fingerprint(model: PreTrainedModel, left_out: tuple[str, ...] = ()) -> str:
+    """Hash of a model's weights and architecture; any change in either gives another.
+
+    Args:
+        model: of which all weights count but those whose names begin with one of `left_out`.
+        left_out: beginnings of names.
+    """
     digest = hashlib.sha256()
     architecture = {
         name: value
         for name, value in sorted(model.config.to_dict().items())
         # Where and by which version it was stored does not change what it computes.
         if not name.startswith("_") and name not in ("transformers_version", "architectures", "auto_map", "dtype")
+        # Nor do fields for a head that a tokenizer does not have.
+        if not (isinstance(model, CMSSLTokenizerModel) and name in _OF_HEADS)
     }
     digest.update(repr(architecture).encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(left_out):
+            continue
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -19,6 +19,8 @@ from ..private_access import fingerprint_of
 logger = logging.getLogger(__name__)
 
 INPUT_VALUES = List(List(Value("float32")))
+#: What some models read beside the values, such as the lead of each heartbeat.
+INPUT_IDS = List(Value("int64"))
 QUALITY = List(Value("string"))
 
 _RAW_SIGNALS = ("ecg", "ppg", "signal")
@@ -55,7 +57,8 @@ def extract_features(
     columns = columns_of_channels(dataset, feature_extractor)
     raw = [name for name in _RAW_SIGNALS if name in dataset.column_names]
     kept = {name: feature for name, feature in dataset.features.items() if name not in raw}
-    features = Features({**kept, "input_values": INPUT_VALUES, "quality_issues": QUALITY})
+    ids = dict.fromkeys(ids_of(feature_extractor), INPUT_IDS)
+    features = Features({**kept, "input_values": INPUT_VALUES, **ids, "quality_issues": QUALITY})
     extracted = dataset.with_format("arrow").map(
         _extract_batch,
         batched=True,
@@ -73,6 +76,11 @@ def extract_features(
             raise ValueError(message)
         logger.warning("%s These windows are left out.", message)
     return extracted
+
+
+def ids_of(feature_extractor: CMSSLFeatureExtractor) -> list[str]:
+    """What a model reads beside values and masks, such as the leads of heartbeats: columns of the same names."""
+    return [name for name in feature_extractor.model_input_names if name not in ("input_values", "attention_mask")]
 
 
 def columns_of_channels(dataset: Dataset, feature_extractor: CMSSLFeatureExtractor) -> dict[str, str]:
@@ -147,7 +155,7 @@ def extract_table(
     """
     rates = table["sampling_rate"].to_numpy().astype(np.float64)
     signals = {channel: _rows_of(table[column]) for channel, column in columns.items()}
-    windows: dict[int, np.ndarray] = {}
+    windows: dict[int, dict[str, np.ndarray]] = {}
     issues: dict[int, list[str]] = {}
     problems = {
         int(row): f"the sampling rate is {rates[row]}." for row in np.flatnonzero(~(np.isfinite(rates) & (rates > 0)))
@@ -171,20 +179,29 @@ def extract_table(
     table = table.drop_columns([name for name in _RAW_SIGNALS if name in table.column_names])
     if problems:
         table = table.take(pa.array(kept, pa.int64()))
-    table = table.append_column("input_values", input_values_to_arrow([windows[row] for row in kept]))
+    names = ids_of(feature_extractor)
+    values = [windows[row]["input_values"] for row in kept]
+    if names:  # of any number of rows, which the collator makes of one channel again
+        values = [rows.reshape(1, -1) for rows in values]
+    table = table.append_column("input_values", input_values_to_arrow(values))
+    for name in names:
+        ids = [windows[row][name] for row in kept]
+        table = table.append_column(name, pa.array(ids, pa.list_(pa.int64())))
     quality = pa.array([issues[row] for row in kept], pa.list_(pa.string()))
     return table.append_column("quality_issues", quality), problems
 
 
 def _extract_usable(
     feature_extractor: CMSSLFeatureExtractor, signals: dict[str, list[np.ndarray]], sampling_rate: float
-) -> list[np.ndarray | ValueError]:
-    """The `input_values` of each window, or why there are none; in halves, until what cannot be used is alone."""
+) -> list[dict[str, np.ndarray] | ValueError]:
+    """The model's inputs but for masks, for each window, or why there are none; in halves, until what cannot be used is alone."""
     number = len(next(iter(signals.values())))
     try:
         # A single window not in a list, so that the message does not speak of a batch.
         batch: dict[str, Any] = {channel: rows[0] if number == 1 else rows for channel, rows in signals.items()}
-        return list(feature_extractor(**batch, sampling_rate=sampling_rate, padding=False)["input_values"])
+        features = feature_extractor(**batch, sampling_rate=sampling_rate, padding=False)
+        names = ["input_values", *ids_of(feature_extractor)]
+        return [dict(zip(names, window)) for window in zip(*(features[name] for name in names))]
     except ValueError as error:
         if number == 1:
             return [error]

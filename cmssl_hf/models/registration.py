@@ -18,18 +18,40 @@ from .cmssl.modeling_cmssl_encoder import (
     CMSSLEncoderModel,
 )
 from .cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
+from .cmssl.modeling_cmssl_tokenizer_classification import CMSSLTokenizerForSequenceClassification
 from .cmssl.pipeline_cmssl import PIPELINES
+from .heartlang.configuration_heartlang import HeartLangConfig
+from .heartlang.feature_extraction_heartlang import HeartLangFeatureExtractor
+from .heartlang.modeling_heartlang import HeartLangForSequenceClassification, HeartLangModel
+from .papagei.configuration_papagei import PaPaGeiConfig
+from .papagei.feature_extraction_papagei import PaPaGeiFeatureExtractor
+from .papagei.modeling_papagei import PaPaGeiForSequenceClassification, PaPaGeiModel
+from .resnet1d.configuration_resnet1d import ResNet1DConfig
+from .resnet1d.modeling_resnet1d import ResNet1DForSequenceClassification, ResNet1DModel
 
 
-for config_class in (CMSSLTokenizerConfig, CMSSLEncoderConfig):
+for config_class, extractor_class in (
+    (CMSSLTokenizerConfig, CMSSLFeatureExtractor),
+    (CMSSLEncoderConfig, CMSSLFeatureExtractor),
+    (ResNet1DConfig, CMSSLFeatureExtractor),
+    (PaPaGeiConfig, PaPaGeiFeatureExtractor),
+    (HeartLangConfig, HeartLangFeatureExtractor),
+):
     AutoConfig.register(config_class.model_type, config_class)
-    AutoFeatureExtractor.register(config_class, CMSSLFeatureExtractor)
+    AutoFeatureExtractor.register(config_class, extractor_class)
 
 AutoModel.register(CMSSLTokenizerConfig, CMSSLTokenizerModel)
 AutoModelForPreTraining.register(CMSSLTokenizerConfig, CMSSLTokenizerModel)
+AutoModelForSequenceClassification.register(CMSSLTokenizerConfig, CMSSLTokenizerForSequenceClassification)
 AutoModel.register(CMSSLEncoderConfig, CMSSLEncoderModel)
 AutoModelForPreTraining.register(CMSSLEncoderConfig, CMSSLEncoderForPreTraining)
 AutoModelForSequenceClassification.register(CMSSLEncoderConfig, CMSSLEncoderForSequenceClassification)
+AutoModel.register(ResNet1DConfig, ResNet1DModel)
+AutoModelForSequenceClassification.register(ResNet1DConfig, ResNet1DForSequenceClassification)
+AutoModel.register(PaPaGeiConfig, PaPaGeiModel)
+AutoModelForSequenceClassification.register(PaPaGeiConfig, PaPaGeiForSequenceClassification)
+AutoModel.register(HeartLangConfig, HeartLangModel)
+AutoModelForSequenceClassification.register(HeartLangConfig, HeartLangForSequenceClassification)
 
 #: The shipped model that a pipeline takes where none is named.
 DEFAULT_MODELS = {

@@ -26,6 +26,7 @@ _DECIDED_BY_DATA = (
     "label_std",
     "label_unit",
     "class_weights",
+    "given_channels",
 )
 
 

@@ -1,4 +1,4 @@
-"""Stage 3: a pre-trained (or random) encoder for one task, tested on subjects that no stage has seen."""
+"""Stage 3: a pre-trained (or random) model for one task, tested on subjects that no stage has seen."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import AutoConfig, EvalPrediction, set_seed
-from transformers.utils import logging as transformers_logging
+from transformers import EvalPrediction, set_seed
 
 from ..data.batches import WindowsCollator, WindowsDataset
-from ..data.codes import model_fingerprint
+from ..data.features import ids_of
 from ..data.subjects import cross_validation_fold, labelled_share
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
-from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
+from ..models.cmssl.modeling_cmssl_classification import SignalClassificationMixin
 from ..tasks import Task, get_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .data import (
@@ -26,33 +24,18 @@ from .data import (
     raw_windows_of,
 )
 from .engine.arguments import StageArguments, refuse_idle
+from .engine.parsing import parse_options
 from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
-from .engine.run_folder import RANDOM_WEIGHTS, RUN_FILE, check_model_name, parse_run
+from .engine.run_folder import RUN_FILE, parse_run
 from .engine.trainer import StageTrainer
 from .labels import class_weights, describe_labels, labels_of
 from .model_card import write_model_card
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
+from .starting_model import initialisation, starting_model, starting_parts
 
 
 logger = logging.getLogger(__name__)
-
-#: Fields of the config that a pre-trained encoder has decided: with another value it would compute something else.
-_DECIDED_BY_MODEL = (
-    "channels",
-    "sampling_rate",
-    "patch_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "layer_norm_eps",
-    "codebook_size",
-    "codes_per_patch",
-)
-#: Those that also the feature extractor in its folder rests on.
-_DECIDED_BY_EXTRACTOR = ("channels", "sampling_rate", "patch_size")
 
 
 @dataclass(kw_only=True)
@@ -61,7 +44,7 @@ class TaskArguments(AugmentationArguments):
 
     task: str = field(metadata={"help": "Name of the task, e.g. `bidmc_hr`."})
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of the encoder that is fine-tuned."}
+        default=None, metadata={"help": "Folder or Hub id of the encoder or tokenizer that is fine-tuned."}
     )
     from_scratch: str | None = field(
         default=None,
@@ -70,7 +53,7 @@ class TaskArguments(AugmentationArguments):
         },
     )
     config_overrides: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `classifier_head=linear`."}
+        default_factory=dict, metadata={"help": "Fields of the model's config, e.g. `classifier_head=linear`."}
     )
     pass_band: list[float] | None = field(
         default=None,
@@ -116,12 +99,17 @@ class TaskArguments(AugmentationArguments):
     }
 
     def __post_init__(self):
-        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
         name, size = self.model_name_or_path, self.from_scratch
         if name in ENCODER_SIZES and not Path(name).is_dir():
             logger.warning("`model_name_or_path` %s, for random weights, is now `from_scratch` %s.", name, name)
             name, size = None, name if size is None else size
         self.model_name_or_path, self.from_scratch = name, size
+        # Which fields there are, a model's own config says.
+        self.config_overrides = (
+            parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+            if name is None
+            else parse_options(self.config_overrides)
+        )
         if (name is None) == (size is None):
             raise ValueError(
                 "Give either `model_name_or_path`, the encoder that is fine-tuned, or `from_scratch`, the size of one with random"
@@ -184,7 +172,7 @@ class FinetuningTrainer(StageTrainer):
         task: what is learnt.
     """
 
-    model: CMSSLEncoderForSequenceClassification
+    model: SignalClassificationMixin
 
     def __init__(self, *args, task: Task, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
@@ -228,7 +216,7 @@ def finetune(
     data_arguments = _data_of_task(task, data_arguments)
     _refuse_idle_arguments(task, task_arguments, training_arguments)
     training_arguments.choose_best_by(task)
-    config, feature_extractor = _pretrained_parts(task, task_arguments, data_arguments)
+    config, feature_extractor = starting_parts(task, task_arguments, data_arguments)
     splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation", "test"))
     if task_arguments.fold is not None:
         splits = cross_validation_fold(splits, task_arguments.fold, task_arguments.num_folds)
@@ -243,40 +231,46 @@ def finetune(
     pretrained = None if task_arguments.random_weights else task_arguments.model_name_or_path
     if pretrained is not None:
         refuse_seen_test_subjects(pretrained, data, task_arguments.accept_unknown_provenance)
-    config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
+    ids = ids_of(feature_extractor)
+    # How long windows were, their heartbeats do not say.
+    config.window_seconds = None if ids else median_window_seconds(splits["train"], config.sampling_rate)
     train_labels = labels_of(splits["train"])
     names = label_names(data_arguments) or task.label_names
     describe_labels(config, task, names, train_labels)
     if task_arguments.balance_classes > 0:
         config.class_weights = class_weights(train_labels, len(names), task_arguments.balance_classes)
     augmentation = task_arguments.augmentation(config.sampling_rate, scales_labels=task.label_is_rate)
-    model = _model(task_arguments, config)
+    if ids and augmentation.active:
+        raise ValueError(
+            f"{task_arguments.source} reads heartbeats, which are cut before the training: no signal is left that could be changed."
+            " Leave the options of augmentation out."
+        )
+    model = starting_model(task_arguments, config)
     run, checkpoint = FINETUNING.open_run(
         training_arguments,
         config,
         data,
         builds_on=None if pretrained is None else known_run_of_model(pretrained),
         task=task.name,
-        initialisation=_initialisation(task_arguments, model),
+        initialisation=initialisation(task_arguments, model),
         freeze_encoder=task_arguments.freeze_encoder,
         augmentation=vars(augmentation),
     )
+    columns = ["input_values", *ids, "label"]
     trainer = FinetuningTrainer(
         model=model,
         args=training_arguments,
-        data_collator=WindowsCollator(config.patch_size, label_column="label"),
+        data_collator=WindowsCollator(config.patch_size, label_column="label", id_columns=ids),
         train_dataset=WindowsDataset(
-            splits["train"], ["input_values", "label"], augmentation=augmentation, seed=training_arguments.seed
+            splits["train"], columns, augmentation=augmentation, seed=training_arguments.seed
         ),
-        eval_dataset=WindowsDataset(splits["validation"], ["input_values", "label"]),
+        eval_dataset=WindowsDataset(splits["validation"], columns),
         processing_class=feature_extractor,
         task=task,
     )
 
     def test() -> dict[str, dict[str, float]]:
-        predicted = trainer.predict(
-            WindowsDataset(splits["test"], ["input_values", "label"]), metric_key_prefix="test"
-        )
+        predicted = trainer.predict(WindowsDataset(splits["test"], columns), metric_key_prefix="test")
         results = {_model_name(task_arguments): score(task, predicted.predictions, predicted.label_ids)}
         if not trainer.is_world_process_zero():
             return results
@@ -343,96 +337,13 @@ def _model_name(arguments: TaskArguments) -> str:
     return f"{name}, frozen" if arguments.freeze_encoder else name
 
 
-def _pretrained_parts(
-    task: Task, task_arguments: TaskArguments, data_arguments: DataArguments
-) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
-    name, band = task_arguments.source, task_arguments.pass_band
-    if task_arguments.from_scratch:
-        config = CMSSLEncoderConfig.from_size(name, **{"channels": (task.channel,), **task_arguments.config_overrides})
-        if band is not None and data_arguments.do_band_pass is False:
-            raise ValueError("`pass_band` does nothing with `do_band_pass` false: leave one of them out.")
-        extractor = CMSSLFeatureExtractor(
-            channels=config.channels,
-            sampling_rate=config.sampling_rate,
-            patch_size=config.patch_size,
-            do_band_pass=data_arguments.do_band_pass is not False,
-            pass_bands=None if band is None else {task.channel: band},
-        )
-    else:
-        check_model_name(name)
-        config = AutoConfig.from_pretrained(name)
-        if not isinstance(config, CMSSLEncoderConfig):
-            raise ValueError(f"`model_name_or_path` {name} holds a {config.model_type}, but an encoder is fine-tuned.")
-        _refuse_other_model(config, task_arguments)
-        config = AutoConfig.from_pretrained(name, **task_arguments.config_overrides)
-        extractor = CMSSLFeatureExtractor.from_pretrained(name)
-        data_arguments.check_band_pass(extractor, f"the encoder {name}")
-        there = extractor.pass_bands[task.channel]
-        if band not in (None, there):
-            raise ValueError(
-                f"`pass_band` is {band}, but {name} was trained on signals of {there} Hz, which fine-tuning keeps: leave it out,"
-                " or give `from_scratch` in place of the model."
-            )
-    if tuple(config.channels) != (task.channel,):
-        raise ValueError(
-            f"The task {task.name} reads {task.channel}, but the model {name} reads {' and '.join(config.channels)}."
-        )
-    return config, extractor
-
-
-def _refuse_other_model(config: CMSSLEncoderConfig, arguments: TaskArguments) -> None:
-    decided = _DECIDED_BY_EXTRACTOR if arguments.random_weights else _DECIDED_BY_MODEL
-    for name in decided:
-        there, wanted = getattr(config, name), arguments.config_overrides.get(name, getattr(config, name))
-        if (tuple(wanted) if isinstance(there, tuple) else wanted) != there:
-            raise ValueError(
-                f"`config_overrides` ask for {name}={wanted!r}, but {arguments.model_name_or_path} has {name}={there!r}, which"
-                " fine-tuning cannot change. Leave it out, or give `from_scratch` in place of the model."
-            )
-
-
-def _initialisation(arguments: TaskArguments, model: CMSSLEncoderForSequenceClassification) -> str:
-    if arguments.from_scratch:
-        return arguments.from_scratch
-    return RANDOM_WEIGHTS if arguments.random_weights else model_fingerprint(model.encoder)
-
-
-def _model(arguments: TaskArguments, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:
-    if arguments.from_scratch or arguments.random_weights:
-        model = CMSSLEncoderForSequenceClassification(config)
-    else:
-        model = _from_pretrained(arguments.source, config)
-    if arguments.freeze_encoder:
-        model.freeze_encoder()
-    return model
-
-
-def _from_pretrained(name: str, config: CMSSLEncoderConfig) -> CMSSLEncoderForSequenceClassification:
-    """The encoder of a folder or repository with a head, which may be new; transformers would report that at length, and an
-    encoder that is not there in the same way."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        model, loading = CMSSLEncoderForSequenceClassification.from_pretrained(
-            name, config=config, output_loading_info=True
-        )
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    missing = sorted(weight for weight in loading["missing_keys"] if not weight.startswith("classifier."))
-    if missing:
-        raise ValueError(
-            f"{name} lacks {len(missing)} weights of the encoder, such as {missing[0]}: it is no whole model."
-        )
-    return model
-
-
 FINETUNING = register_stage(
     Stage(
         name="finetuning",
         label="fine-tuned before",
         learns="a task",
-        title="{predicted} from {signals} (CM-SSL, stage 3)",
-        method="A transformer that reads one signal, fine-tuned with labels (CM-SSL, stage 3). {initialisation}",
+        title="{predicted} from {signals} ({series})",
+        method="{architecture}, fine-tuned with labels ({series}, stage 3). {initialisation}",
         usage="""
 from transformers import pipeline
 

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..data.batches import labels_to_numpy
-from ..models.cmssl.configuration_cmssl import CMSSLEncoderConfig
+from ..models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..tasks import PLAUSIBLE_MEDIANS, Task
 
 
@@ -18,7 +18,7 @@ def labels_of(rows: Dataset) -> np.ndarray:
     return labels_to_numpy(rows.select_columns(["label"]).with_format("arrow")[:]["label"])
 
 
-def describe_labels(config: CMSSLEncoderConfig, task: Task, names: Sequence[str], labels: np.ndarray) -> None:
+def describe_labels(config: SignalClassificationConfig, task: Task, names: Sequence[str], labels: np.ndarray) -> None:
     """Writes what the labels mean into the config, so that the saved model answers in physical units and class names."""
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in config.id2label.items()}

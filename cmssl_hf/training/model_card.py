@@ -12,7 +12,7 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..data.licences import TrainingData, describe_training_data, forbids_commercial_use, shared_origins
-from ..models.cmssl.configuration_cmssl import ENCODER_SIZES
+from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLTokenizerConfig
 from ..models.cmssl.hub_cmssl import name_model
 from ..tasks import Task, get_task
 from .engine.provenance import is_fully_known
@@ -20,6 +20,9 @@ from .engine.run_folder import RANDOM_WEIGHTS, read_run
 from .results import result_table
 from .stage import Stage, get_stage
 
+
+#: Models of other work that can be fine-tuned here, by `model_type`.
+_OTHER_WORK = {"resnet1d": "ResNet-1D", "papagei": "PaPaGei", "heartlang": "HeartLang"}
 
 _LIMITS = """\
 For research. **This is not a medical device**: it must not be used to diagnose, treat or monitor patients, and no regulator has
@@ -81,7 +84,7 @@ def model_card(run: dict[str, Any], name: str) -> ModelCard:
         f"## Training\n\n{_training_section(run)}",
         f"## Intended use and limits\n\n{_LIMITS}",
     ]
-    if all(description["stage"] in _STAGES_OF_CM_SSL for description in _chain(run)):
+    if not _other_work(run) and all(description["stage"] in _STAGES_OF_CM_SSL for description in _chain(run)):
         sections.append(f"## Method\n\n{_CM_SSL}")
     text = "\n\n".join(sections)
     return ModelCard(name_model(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n", name))
@@ -96,8 +99,19 @@ def _chain(run: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
         run = run.get("builds_on")
 
 
+def _channels(run: dict[str, Any]) -> list[str]:
+    """The signals that the model is given."""
+    model = run["identity"]["model"]
+    return model.get("given_channels") or model["channels"]
+
+
 def _signals(run: dict[str, Any]) -> str:
-    return " and ".join(channel.upper() for channel in run["identity"]["model"]["channels"])
+    return " and ".join(channel.upper() for channel in _channels(run))
+
+
+def _other_work(run: dict[str, Any]) -> str | None:
+    """The name of the published model that was fine-tuned, where it is not CM-SSL."""
+    return _OTHER_WORK.get(run["identity"]["model"].get("model_type"))
 
 
 def _stage(run: dict[str, Any]) -> Stage:
@@ -116,7 +130,8 @@ def _pipeline(task: Task) -> str:
 
 
 def _tags(run: dict[str, Any]) -> list[str]:
-    tags = ["cm-ssl", "physiological-signals", "self-supervised-learning", *run["identity"]["model"]["channels"]]
+    family = run["identity"]["model"]["model_type"] if _other_work(run) else "cm-ssl"
+    tags = [family, "physiological-signals", "self-supervised-learning", *_channels(run)]
     if task := _task(run):
         tags += [_pipeline(task), task.name]
     return tags
@@ -126,21 +141,31 @@ def _title(run: dict[str, Any]) -> str:
     task, predicted = _task(run), None
     if task:
         predicted = " and ".join(task.label_names).replace("_", " ") or task.name
-    title = _stage(run).title.format(signals=_signals(run), predicted=predicted)
+    series = _other_work(run) or "CM-SSL, stage 3"
+    title = _stage(run).title.format(signals=_signals(run), predicted=predicted, series=series)
     return title[0].upper() + title[1:]
 
 
 def _method(run: dict[str, Any]) -> str:
     identity = run["identity"]
     if run.get("builds_on") is not None:
-        initialisation = f"It started from a pre-trained encoder ({_stages_before(run)})."
+        initialisation = f"It started from a pre-trained {_kind(run)} ({_stages_before(run)})."
     elif identity.get("initialisation") in (*ENCODER_SIZES, RANDOM_WEIGHTS):
         initialisation = "It started from random weights: no pre-training."
     else:
         initialisation = "It started from weights of whose training nothing is recorded."
     if identity.get("freeze_encoder"):
-        initialisation += " The encoder was frozen; only the head was trained."
-    return _stage(run).method.format(initialisation=initialisation)
+        initialisation += f" The {_kind(run)} was frozen; only the head was trained."
+    architecture = (
+        f"{_other_work(run)}, which reads one signal" if _other_work(run) else "A transformer that reads one signal"
+    )
+    series = "by the recipe of CM-SSL" if _other_work(run) else "CM-SSL"
+    return _stage(run).method.format(architecture=architecture, series=series, initialisation=initialisation)
+
+
+def _kind(run: dict[str, Any]) -> str:
+    """What carries the head of a fine-tuned model."""
+    return "tokenizer" if run["identity"]["model"].get("model_type") == CMSSLTokenizerConfig.model_type else "encoder"
 
 
 def _stages_before(run: dict[str, Any]) -> str:
@@ -150,17 +175,19 @@ def _stages_before(run: dict[str, Any]) -> str:
 
 def _usage(run: dict[str, Any]) -> str:
     model, task = run["identity"]["model"], _task(run)
-    return (
+    usage = (
         _stage(run)
         .usage.format(
-            arrays=" and ".join(f"`{channel}`" for channel in model["channels"]),
-            arguments=", ".join(f"{channel}={channel}" for channel in model["channels"]),
-            items=", ".join(f'"{channel}": {channel}' for channel in model["channels"]),
+            arrays=" and ".join(f"`{channel}`" for channel in _channels(run)),
+            arguments=", ".join(f"{channel}={channel}" for channel in _channels(run)),
+            items=", ".join(f'"{channel}": {channel}' for channel in _channels(run)),
             hidden_size=model.get("hidden_size"),
             pipeline=_pipeline(task) if task else None,
         )
         .strip()
     )
+    # The code of models of other work is not in their folders.
+    return usage if _other_work(run) is None else f"import cmssl_hf\n{usage.replace(', trust_remote_code=True', '')}"
 
 
 def _table(rows: dict[str, Any]) -> str:
@@ -180,16 +207,21 @@ def _model_table(run: dict[str, Any]) -> str:
         "sampling rate": f"{model['sampling_rate']} Hz (other rates are resampled; time is not stretched)",
         "window in training": f"{model['window_seconds']:g} s (median)" if model.get("window_seconds") else None,
         "patch": f"{model['patch_size']} samples = {model['patch_size'] / model['sampling_rate']:g} s",
-        "layers": model["num_hidden_layers"],
-        "width": model["hidden_size"],
-        "heads": model["num_attention_heads"],
-        "codebook": f"{model['codebook_size']:,} codes",
+        "layers": model.get("num_hidden_layers"),
+        "blocks of convolutions": model.get("num_blocks"),
+        "width": model.get("hidden_size") or model.get("embedding_size"),
+        "heads": model.get("num_attention_heads"),
+        "codebook": f"{model['codebook_size']:,} codes" if "codebook_size" in model else None,
     }
     if identity["stage"] not in _STAGES_OF_CM_SSL:
         rows["codebook"] = None
     if task := _task(run):
         labels = list((model.get("id2label") or {}).values())
-        rows["codebook"] = None
+        empty = [channel.upper() for channel in model["channels"] if channel not in _channels(run)]
+        rows["empty slots"] = " and ".join(empty) or None
+        # No other model with a head uses one.
+        if not (_kind(run) == "tokenizer" and model["quantize_features"]):
+            rows["codebook"] = None
         rows["answers"] = ", ".join(labels) + (f" ({task.unit})" if task.unit else "")
     return _table(rows)
 

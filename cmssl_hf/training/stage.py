@@ -20,8 +20,8 @@ class Stage:
         name: how `run.json` calls it; no other stage has it.
         label: how cards of later stages call it, e.g. `"stage 1"`.
         learns: what is learnt, for the `model-index`, e.g. `"reconstruction"`.
-        title: title of the card; `{signals}`, `{predicted}`.
-        method: what was done, in a paragraph; `{initialisation}`.
+        title: title of the card; `{signals}`, `{predicted}`, `{series}`.
+        method: what was done, in a paragraph; `{architecture}`, `{series}`, `{initialisation}`.
         usage: Python code that loads and uses the model; `{arrays}`, `{arguments}`, `{items}`, `{hidden_size}`, `{pipeline}`.
         results_note: what must be known to read the validation metrics.
         arguments: the dataclasses that a command parses for it: of the model, of the data, of the training.

@@ -9,6 +9,8 @@ from datasets import load_from_disk
 
 from cmssl_hf import CMSSLTokenizerModel
 from cmssl_hf.data.codes import add_codes, model_fingerprint
+from cmssl_hf.models.resnet1d.configuration_resnet1d import ResNet1DConfig
+from cmssl_hf.models.resnet1d.modeling_resnet1d import ResNet1DModel
 from helpers.tiny import tokenizer_config, waves, windows_dataset
 
 
@@ -136,6 +138,23 @@ def test_fingerprint_ignores_where_the_tokenizer_is_stored(tokenizer, tmp_path):
         tokenizer.save_pretrained(tmp_path / name)
         tokenizer = CMSSLTokenizerModel.from_pretrained(tmp_path / name)
         assert model_fingerprint(tokenizer) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("quantize_features", False), ("given_channels", ("ppg",)), ("label_mean", 70.0)]
+)
+def test_fingerprint_of_a_tokenizer_ignores_what_heads_read(tokenizer, field, value):
+    before = model_fingerprint(tokenizer)
+    setattr(tokenizer.config, field, value)
+    assert model_fingerprint(tokenizer) == before
+
+
+def test_fingerprint_sees_single_numbers_and_not_what_is_left_out():
+    model = ResNet1DModel(ResNet1DConfig(base_filters=2, num_blocks=1))
+    before, without_norm = model_fingerprint(model), model_fingerprint(model, ("norm.",))
+    model.norm.num_batches_tracked += 1
+    assert model_fingerprint(model) != before
+    assert model_fingerprint(model, ("norm.",)) == without_norm
 
 
 def test_windows_are_not_stored_a_second_time(stored, tokenizer, tmp_path):

@@ -21,6 +21,7 @@ from cmssl_hf import (
     CMSSLEncoderModel,
     CMSSLFeatureExtractor,
     CMSSLTokenizerConfig,
+    CMSSLTokenizerForSequenceClassification,
     CMSSLTokenizerModel,
 )
 
@@ -56,12 +57,11 @@ for folder, auto_class, again in json.loads(sys.argv[1]):
         # What was loaded as remote code is saved with its code, too.
         model.save_pretrained(folder + "_again")
         model = getattr(transformers, auto_class).from_pretrained(folder + "_again", trust_remote_code=True)
-    channels = len(model.config.channels)
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
     signals = {name: inputs[name].numpy() for name in extractor.channels}
     with torch.no_grad():
         output = model(**extractor(**signals, sampling_rate=100, return_tensors="pt"))
-    outputs[f"{folder}/{auto_class}"] = output[0 if channels == 1 else "reconstruction"].numpy()
+    outputs[f"{folder}/{auto_class}"] = output["reconstruction" if "reconstruction" in output else 0].numpy()
 np.savez("outputs.npz", **outputs)
 """
 
@@ -80,10 +80,14 @@ def folders(tmp_path_factory) -> Path:
         "finetuned": CMSSLEncoderForSequenceClassification(
             CMSSLEncoderConfig(**encoder_config, problem_type="regression", label_mean=80.0, label_std=12.0)
         ),
+        "finetuned_tokenizer": CMSSLTokenizerForSequenceClassification(
+            CMSSLTokenizerConfig(**SIZES, num_labels=1, given_channels=("ppg",))
+        ),
     }
     for name, model in models.items():
         model.save_pretrained(root / name)
-        CMSSLFeatureExtractor(channels=model.config.channels, patch_size=25).save_pretrained(root / name)
+        channels = getattr(model.config, "given_channels", None) or model.config.channels
+        CMSSLFeatureExtractor(channels=channels, patch_size=25).save_pretrained(root / name)
     return root
 
 
@@ -109,6 +113,12 @@ def test_folders_load_where_the_package_is_not_installed(folders, tmp_path):
         ("pretrained", "AutoModel", CMSSLEncoderModel, True),
         ("finetuned", "AutoModelForSequenceClassification", CMSSLEncoderForSequenceClassification, True),
         ("finetuned", "AutoModel", CMSSLEncoderModel, False),
+        (
+            "finetuned_tokenizer",
+            "AutoModelForSequenceClassification",
+            CMSSLTokenizerForSequenceClassification,
+            True,
+        ),
     ]
     arguments = json.dumps([(str(folders / name), auto_class, again) for name, auto_class, _, again in cases])
     environment = {
@@ -127,16 +137,17 @@ def test_folders_load_where_the_package_is_not_installed(folders, tmp_path):
         assert difference <= 1e-5 * np.abs(expected).max()
 
 
-def test_a_new_head_on_remote_code(folders):
-    """`auto_map` names what the folder of a pre-trained encoder can become, e.g. a model to fine-tune."""
-    auto_map = json.loads((folders / "pretrained" / "config.json").read_text())["auto_map"]
-    assert auto_map["AutoModelForSequenceClassification"].endswith(".CMSSLEncoderForSequenceClassification")
+@pytest.mark.parametrize(("folder", "kind"), [("pretrained", "Encoder"), ("tokenizer", "Tokenizer")])
+def test_a_new_head_on_remote_code(folders, folder, kind):
+    """`auto_map` names what the folder of a pre-trained model can become, e.g. a model to fine-tune."""
+    auto_map = json.loads((folders / folder / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModelForSequenceClassification"].endswith(f".CMSSL{kind}ForSequenceClassification")
     for name in auto_map.values():
         module, class_name = name.split(".")
-        assert f"class {class_name}(" in (folders / "pretrained" / f"{module}.py").read_text()
+        assert f"class {class_name}(" in (folders / folder / f"{module}.py").read_text()
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "encoder", "pretrained", "finetuned"])
+@pytest.mark.parametrize("name", ["tokenizer", "encoder", "pretrained", "finetuned", "finetuned_tokenizer"])
 def test_folders_hold_every_file_that_they_import(folders, name):
     files = {path.name for path in (folders / name).glob("*.py")}
     assert files

@@ -16,6 +16,7 @@ from cmssl_hf.training import finetuning
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
 from cmssl_hf.training.labels import class_weights
+from cmssl_hf.training.starting_model import from_pretrained, starting_parts
 from helpers.tiny import encoder_config
 
 
@@ -210,15 +211,15 @@ def test_an_encoder_that_is_not_whole_is_refused_and_a_new_head_is_not_reported(
     weights.pop("encoder.patch_projection.weight")
     model.save_pretrained(tmp_path / "no layer", state_dict=weights)
     config = encoder_config(num_labels=1)
-    assert finetuning._from_pretrained(str(tmp_path / "no head"), config).encoder is not None
+    assert from_pretrained(str(tmp_path / "no head"), config).encoder is not None
     assert "LOAD REPORT" not in "".join(capfd.readouterr())
     with pytest.raises(ValueError, match=r"lacks 1 weights of the encoder, such as encoder\.patch_projection\.weight"):
-        finetuning._from_pretrained(str(tmp_path / "no layer"), config)
+        from_pretrained(str(tmp_path / "no layer"), config)
 
 
 def test_a_new_model_is_given_the_band_that_is_asked_for():
     arguments = TaskArguments(task="bidmc_rr", from_scratch="small", pass_band=[0.08, 8.0])
-    _, extractor = finetuning._pretrained_parts(TASKS["bidmc_rr"], arguments, DataArguments())
+    _, extractor = starting_parts(TASKS["bidmc_rr"], arguments, DataArguments())
     assert extractor.pass_bands["ppg"] == [0.08, 8.0]
     times = np.arange(7500) / 125
     slow = extractor(ppg=np.sin(2 * np.pi * times) + np.sin(2 * np.pi * 0.2 * times), sampling_rate=125)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification, BertConfig
 
 from cmssl_hf import (
     CMSSLEncoderForPreTraining,
@@ -318,8 +319,35 @@ def test_encoder_that_does_not_fit_its_tokenizer(overrides, message, runs, cache
 def test_models_of_another_stage_are_refused(runs, cache, tmp_path):
     with pytest.raises(ValueError, match="encoder holds a cmssl_encoder, not a tokenizer of stage 1"):
         run_encoder(tmp_path, cache, runs["folder"] / "encoder")
-    with pytest.raises(ValueError, match="tokenizer holds a cmssl_tokenizer, but an encoder is fine-tuned"):
-        run_finetuning(tmp_path, cache, runs["folder"] / "tokenizer")
+    BertConfig().save_pretrained(tmp_path / "text")
+    with pytest.raises(ValueError, match="text holds a bert, but a model of this package is fine-tuned"):
+        run_finetuning(tmp_path, cache, tmp_path / "text")
+
+
+def test_a_tokenizer_is_fine_tuned(runs, cache, tmp_path):
+    """From the signal of the task alone, with the codes of stage 1 and without its decoder."""
+    results = run_finetuning(tmp_path / "run", cache, runs["folder"] / "tokenizer", learning_rate=0.0)
+    assert np.isfinite(results["tokenizer"]["mae"])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    stage_1 = AutoModel.from_pretrained(runs["folder"] / "tokenizer")
+    assert model.config.given_channels == ("ppg",)
+    for name in ("encoder", "codebook"):
+        ours, theirs = (getattr(each, name).state_dict() for each in (model, stage_1))
+        for key, tensor in theirs.items():
+            torch.testing.assert_close(ours[key], tensor, rtol=0, atol=0)
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "run").channels == ("ppg",)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["builds_on"]["identity"]["stage"] == "tokenizer"
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "It started from a pre-trained tokenizer (stage 1: simulated)" in card
+    assert re.search(r"\| empty slots +\| ECG ", card) and re.search(r"\| signals +\| PPG ", card)
+    with pytest.raises(ValueError, match=r"names fields that do not exist: piece_seconds. See `CMSSLTokenizerConfig`"):
+        run_finetuning(
+            tmp_path / "other",
+            cache,
+            runs["folder"] / "tokenizer",
+            model_options={"config_overrides": {"piece_seconds": 10}},
+        )
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
+from .configuration_cmssl_classification import SignalClassificationConfig
 from .signal_processing_cmssl import PASS_BANDS
 
 
@@ -24,6 +24,9 @@ _TOKENIZER_AUTO_CLASSES = {
     "AutoConfig": "configuration_cmssl.CMSSLTokenizerConfig",
     "AutoModel": "modeling_cmssl_tokenizer.CMSSLTokenizerModel",
     "AutoModelForPreTraining": "modeling_cmssl_tokenizer.CMSSLTokenizerModel",
+    "AutoModelForSequenceClassification": (
+        "modeling_cmssl_tokenizer_classification.CMSSLTokenizerForSequenceClassification"
+    ),
 }
 _ENCODER_AUTO_CLASSES = {
     "AutoConfig": "configuration_cmssl.CMSSLEncoderConfig",
@@ -86,7 +89,7 @@ def _check_heads(hidden_size: int, num_attention_heads: int) -> None:
 
 
 @strict
-class CMSSLTokenizerConfig(PreTrainedConfig):
+class CMSSLTokenizerConfig(SignalClassificationConfig):
     r"""
     Configuration of [`CMSSLTokenizerModel`]. The defaults are the published architecture; the defaults of the losses and of
     the codebook update are those that learn on real recordings, and the published ones are named where they differ.
@@ -139,8 +142,15 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
             Whether the encoder's output is projected into the space of the codebook. `False` reproduces a flaw of the
             published stage 2, whose frozen tokenizer lacks the projection that stage 1 trained, so that its targets are not
             the tokens of stage 1: `CMSSLTokenizerModel.from_pretrained(folder, use_code_projection=False)`.
-        window_seconds (`float`, *optional*):
-            Median duration of the windows that the model was trained on.
+        given_channels (`tuple[str, ...]`, *optional*):
+            Those of `channels` that [`CMSSLTokenizerForSequenceClassification`] is given; the slots of the others stay empty.
+            All by default.
+        quantize_features (`bool`, *optional*, defaults to `True`):
+            Whether its head sees the codes of the patches (published), or the latents before they are quantised.
+        pooling, num_pooled_rhythms:
+            What its head makes of the patches, as in [`CMSSLEncoderConfig`].
+        kwargs:
+            Its head and labels: the fields of [`SignalClassificationConfig`].
     """
 
     model_type = "cmssl_tokenizer"
@@ -168,10 +178,15 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
     commitment_weight: float | int = 0.25
     ema_decay: float = 0.97
     use_code_projection: bool = True
-    window_seconds: float | int | None = None
+    given_channels: list[str] | tuple[str, ...] | None = None
+    quantize_features: bool = True
+    pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
+    num_pooled_rhythms: int = 8
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
+        if self.given_channels is not None:
+            self.given_channels = tuple(self.given_channels)
         if self.channel_loss_weights is None:
             self.channel_loss_weights = (1.0,) * len(self.channels)
         self.channel_loss_weights = tuple(float(weight) for weight in self.channel_loss_weights)
@@ -183,8 +198,14 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
         _check_sizes(
             self,
             *("sampling_rate", "patch_size", "hidden_size", "num_attention_heads", "num_decoder_attention_heads"),
-            *("intermediate_size", "decoder_mlp_size", "codebook_size", "codebook_dim"),
+            *("intermediate_size", "decoder_mlp_size", "codebook_size", "codebook_dim", "num_pooled_rhythms"),
         )
+        if self.given_channels is not None:
+            _check_channels(self.given_channels)
+            if not set(self.given_channels) <= set(self.channels):
+                raise ValueError(
+                    f"`given_channels` must be among the tokenizer's {self.channels}, but is {self.given_channels}."
+                )
         _check_layers(num_hidden_layers=self.num_hidden_layers, num_decoder_layers=self.num_decoder_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
         _check_heads(self.hidden_size, self.num_decoder_attention_heads)
@@ -206,7 +227,7 @@ class CMSSLTokenizerConfig(PreTrainedConfig):
 
 
 @strict
-class CMSSLEncoderConfig(PreTrainedConfig):
+class CMSSLEncoderConfig(SignalClassificationConfig):
     r"""
     Configuration of [`CMSSLEncoderModel`] and of the models with a head on it. The defaults are the published small size;
     [`CMSSLEncoderConfig.from_size`] gives the others.
@@ -250,10 +271,9 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         initializer_range (`float`, *optional*, defaults to 0.03):
             Standard deviation of the initial weights.
         classifier_head (`"mlp"`, `"linear"` or `"frequency"`, *optional*, defaults to `"mlp"`):
-            Head of [`CMSSLEncoderForSequenceClassification`]. `"mlp"` is the published `Linear(E, E/2) -> GELU -> Linear`,
-            which the published code uses for "linear probing" too; `"linear"` is one linear layer. `"frequency"` is meant for
-            respiratory rates: convolutions over the frequencies of `pooling="spectrum"` give the probability of each of them,
-            so that what is learnt of one rate holds for all.
+            As in [`SignalClassificationConfig`]. `"frequency"` is meant for respiratory rates: convolutions over the frequencies of
+            `pooling="spectrum"` give the probability of each of them, so that what is learnt of one rate holds for all. It sets
+            `label_range` to the rates per minute that it looks at.
         pooling (`"mean"`, `"max"`, `"mean_std"`, `"attention"` or `"spectrum"`, *optional*, defaults to `"mean"`):
             What the head sees of the patches: their mean (published), maximum, mean and standard deviation, a learnt
             weighted mean, or how strongly a few learnt projections of them vary at 0.08-0.70 Hz, which is meant for
@@ -263,28 +283,8 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             encoders are pre-trained on, and pools over all pieces. By default each window is encoded as a whole.
         num_pooled_rhythms (`int`, *optional*, defaults to 8):
             Number of projections of `pooling="spectrum"`.
-        regression_loss (`"mse"`, `"huber"` or `"histogram"`, *optional*, defaults to `"mse"`):
-            Loss when `problem_type="regression"`: on the standardised labels, or, with `"histogram"`, the cross-entropy between
-            distributions over `num_label_bins` values in `label_range`, whose right one is a normal distribution around the
-            label (Imani and White 2018, arXiv 1806.04613). The model then answers with the median of its distribution.
-        huber_delta (`float`, *optional*, defaults to 1.0):
-            Where `"huber"` turns from squared to absolute error, in standard deviations of the labels. A small one learns
-            the median of the labels, which is what the mean absolute error rewards.
-        label_range (`tuple[float, float]`, *optional*):
-            Lowest and highest value of the labels' distribution with `regression_loss="histogram"`, in their unit. It must reach
-            as far as training stretches labels. `classifier_head="frequency"` sets it to the rates per minute that it looks at.
-        num_label_bins (`int`, *optional*, defaults to 101):
-            Number of values of that distribution, which are evenly spaced.
-        class_weights (`tuple[float, ...]`, *optional*):
-            Weight of each class in the cross-entropy when `problem_type="single_label_classification"`.
-        label_mean (`float` or `tuple[float, ...]`, *optional*):
-            Mean of each regression label over the training set, in physical units; one number serves all labels.
-        label_std (`float` or `tuple[float, ...]`, *optional*):
-            Standard deviation of each regression label over the training set, likewise.
-        label_unit (`str`, *optional*):
-            Unit of the regression labels, e.g. `"bpm"` or `"mmHg"`.
-        window_seconds (`float`, *optional*):
-            Median duration of the windows that the model was trained on; the pipelines cut recordings into such windows.
+        kwargs:
+            Head and labels of [`CMSSLEncoderForSequenceClassification`]: the fields of [`SignalClassificationConfig`].
     """
 
     model_type = "cmssl_encoder"
@@ -311,25 +311,12 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
     piece_seconds: float | int | None = None
     num_pooled_rhythms: int = 8
-    regression_loss: Literal["mse", "huber", "histogram"] = "mse"
-    huber_delta: float | int = 1.0
-    label_range: list[float | int] | tuple[float | int, ...] | None = None
-    num_label_bins: int = 101
-    class_weights: list[float | int] | tuple[float | int, ...] | None = None
-    label_mean: float | int | list[float | int] | tuple[float | int, ...] | None = None
-    label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
-    label_unit: str | None = None
-    window_seconds: float | int | None = None
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
         if self.classifier_head == "frequency":
             rates = [60 * frequency for frequency in spectrum_frequencies()]
             self.label_range, self.num_label_bins = (rates[0], rates[-1]), len(rates)
-        # transformers runs the pipelines named in a config as remote code and no others. Where this class is installed, so
-        # are they, and they need no `trust_remote_code`.
-        if not __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
-            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -345,50 +332,20 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         _check_sizes(
             self,
             *("sampling_rate", "patch_size", "hidden_size", "num_attention_heads", "intermediate_size"),
-            *("codebook_size", "codes_per_patch", "num_pooled_rhythms", "huber_delta"),
+            *("codebook_size", "codes_per_patch", "num_pooled_rhythms"),
         )
         _check_layers(num_hidden_layers=self.num_hidden_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
-        self._check_distribution()
-        for name in ("label_mean", "label_std"):
-            values = getattr(self, name)
-            if isinstance(values, (list, tuple)) and len(values) != self.num_labels:
-                raise ValueError(f"`{name}` must hold one value per label ({self.num_labels}), but is {values}.")
-        means = self.label_mean if isinstance(self.label_mean, (list, tuple)) else [self.label_mean]
-        if any(value is not None and not math.isfinite(value) for value in means):
-            raise ValueError(f"`label_mean` must be finite, but is {self.label_mean}.")
-        if self.piece_seconds is not None and not (
-            math.isfinite(self.piece_seconds) and (self.piece_samples or 0) >= self.patch_size
-        ):
-            raise ValueError(
-                f"`piece_seconds` ({self.piece_seconds}) must hold at least one patch of {self.patch_size} samples."
-            )
-        if self.class_weights is not None and len(self.class_weights) != self.num_labels:
-            raise ValueError(
-                f"`class_weights` must hold one weight per class ({self.num_labels}), but is {self.class_weights}."
-            )
-        deviations = self.label_std if isinstance(self.label_std, (list, tuple)) else [self.label_std]
-        if any(value is not None and not value > 0 for value in deviations):
-            raise ValueError(f"`label_std` must be positive, but is {self.label_std}.")
-
-    @property
-    def predicts_histogram(self) -> bool:
-        """Whether the head gives a distribution over values of each label."""
-        return self.regression_loss == "histogram" and self.problem_type in (None, "regression")
-
-    def _check_distribution(self):
         if self.classifier_head == "frequency" and (self.pooling, self.regression_loss) != ("spectrum", "histogram"):
             raise ValueError(
                 '`classifier_head="frequency"` needs `pooling="spectrum"`, whose frequencies it reads, and'
                 f' `regression_loss="histogram"`, but they are "{self.pooling}" and "{self.regression_loss}".'
             )
-        if self.regression_loss != "histogram":
-            return
-        limits = self.label_range or ()
-        if len(limits) != 2 or not -math.inf < limits[0] < limits[1] < math.inf or self.num_label_bins < 2:
+        if self.piece_seconds is not None and not (
+            math.isfinite(self.piece_seconds) and (self.piece_samples or 0) >= self.patch_size
+        ):
             raise ValueError(
-                '`regression_loss="histogram"` needs `label_range`, the lowest and the highest label, and at least two'
-                f" `num_label_bins` between them, but they are {self.label_range} and {self.num_label_bins}."
+                f"`piece_seconds` ({self.piece_seconds}) must hold at least one patch of {self.patch_size} samples."
             )
 
     @property
@@ -399,18 +356,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
         return round(self.piece_seconds * self.sampling_rate / self.patch_size) * self.patch_size
 
     def to_dict(self) -> dict[str, Any]:
-        output = _complete_auto_map(super().to_dict(), _ENCODER_AUTO_CLASSES)
-        if "auto_map" in output:
-            # Imported here because a configuration needs no pipelines; and by this line transformers finds out that the
-            # file belongs to a folder with remote code.
-            from .pipeline_cmssl import PIPELINES
-
-            output["custom_pipelines"] = {
-                task: {"impl": f"pipeline_cmssl.{pipeline_class.__name__}", "pt": [auto_class.__name__]}
-                for task, (pipeline_class, auto_class) in PIPELINES.items()
-                if pipeline_class.serves(self)
-            }
-        return output
+        return _complete_auto_map(super().to_dict(), _ENCODER_AUTO_CLASSES)
 
 
 __all__ = ["ENCODER_SIZES", "CMSSLEncoderConfig", "CMSSLTokenizerConfig"]

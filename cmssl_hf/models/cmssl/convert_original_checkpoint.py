@@ -20,6 +20,14 @@ from .feature_extraction_cmssl import CMSSLFeatureExtractor
 from .modeling_cmssl_encoder import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification
 from .modeling_cmssl_layers import sinusoidal_positions
 from .modeling_cmssl_tokenizer import CMSSLTokenizerModel
+from .original_checkpoints import (
+    check_keys,
+    describe_architecture,
+    listed,
+    load_weights,
+    matrix_shape,
+    read_checkpoint,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -217,14 +225,14 @@ def convert_finetuned(
         **_linear_names("head.0", "classifier.dense"),
         **_linear_names("head.2", "classifier.out_proj"),
     }
-    _check_keys(state_dict, names, checkpoint)
-    hidden_size, patch_size = _matrix_shape(state_dict, "backbone.linear_projection.weight", checkpoint)
+    check_keys(state_dict, names, checkpoint)
+    hidden_size, patch_size = matrix_shape(state_dict, "backbone.linear_projection.weight", checkpoint)
     settings |= {
         "hidden_size": hidden_size,
         "patch_size": patch_size,
         "intermediate_size": 4 * hidden_size,
         "num_hidden_layers": num_hidden_layers,
-        "num_labels": _matrix_shape(state_dict, "head.2.weight", checkpoint)[0],
+        "num_labels": matrix_shape(state_dict, "head.2.weight", checkpoint)[0],
     }
     config = CMSSLEncoderConfig(**{**settings, **config_fields})
     return _load(CMSSLEncoderForSequenceClassification(config), state_dict, names, checkpoint)
@@ -242,8 +250,8 @@ def checkpoint_kind(checkpoint: str | Path) -> str:
     if known[kind] == 0:
         expected = "; ".join(f"{kind}: {', '.join(f'{name}*' for name in names)}" for kind, names in _PREFIXES.items())
         raise ValueError(
-            f"{checkpoint} is no checkpoint of the published code. Missing keys: all of those expected ({expected})."
-            f" Unexpected keys: {_listed(state_dict)}."
+            f"{checkpoint} is no checkpoint of the published code.{describe_architecture(state_dict)} Missing keys: all of those expected ({expected})."
+            f" Unexpected keys: {listed(state_dict)}."
         )
     return kind
 
@@ -259,22 +267,9 @@ class _HyperParameters(dict):
         raise ValueError(f"{self.checkpoint} lacks the hyper-parameter `{name}`.")
 
 
-def _read(checkpoint: str | Path) -> dict[str, Any]:
-    """The dictionary in a file, read without running any code in it."""
-    with open(checkpoint, "rb") as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        # What torch raises on a damaged file depends on where the damage is.
-        except Exception as error:
-            raise ValueError(f"{checkpoint} is not a PyTorch checkpoint, or is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{checkpoint} is not a checkpoint: it holds a {type(content).__name__}, not a dictionary.")
-    return content
-
-
 def _read_state_dict(checkpoint: str | Path) -> dict[str, Any]:
     """Parameters of a Lightning checkpoint or of a bare state dictionary."""
-    content = _read(checkpoint)
+    content = read_checkpoint(checkpoint)
     state_dict = content.get("state_dict", content)
     if not isinstance(state_dict, dict):
         raise ValueError(f"{checkpoint} is damaged: its `state_dict` is a {type(state_dict).__name__}.")
@@ -283,7 +278,7 @@ def _read_state_dict(checkpoint: str | Path) -> dict[str, Any]:
 
 def _read_lightning_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], _HyperParameters]:
     """Parameters and hyper-parameters of a Lightning checkpoint."""
-    content = _read(checkpoint)
+    content = read_checkpoint(checkpoint)
     for name in ("state_dict", "hyper_parameters"):
         if not isinstance(content.get(name), dict):
             raise ValueError(f"{checkpoint} is not a Lightning checkpoint: it holds no `{name}`.")
@@ -366,51 +361,18 @@ def _encoder_names(published: str, num_layers: int) -> dict[str, str | None]:
     }
 
 
-def _listed(keys: Any) -> str:
-    return ", ".join(sorted(map(str, keys))) or "none"
-
-
-def _check_keys(state_dict: dict[str, Any], names: dict[str, str | None], checkpoint: str | Path) -> None:
-    missing, unexpected = names.keys() - state_dict.keys(), state_dict.keys() - names.keys()
-    if missing or unexpected:
-        raise ValueError(
-            f"{checkpoint} does not hold the parameters of the published code. Missing keys: {_listed(missing)}."
-            f" Unexpected keys: {_listed(unexpected)}."
-        )
-
-
-def _matrix_shape(state_dict: dict[str, Any], name: str, checkpoint: str | Path) -> tuple[int, int]:
-    shape = tuple(getattr(state_dict[name], "shape", ()))
-    if len(shape) != 2:
-        raise ValueError(f"{checkpoint} is damaged: {name} is not a matrix.")
-    return shape
-
-
 def _load(
     model: PreTrainedModel, state_dict: dict[str, Any], names: dict[str, str | None], checkpoint: str | Path
 ) -> Any:
     """Fills `model` with the tensors of `state_dict`; keys, sizes and positions must be those expected."""
-    _check_keys(state_dict, names, checkpoint)
     for name, tensor in state_dict.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise ValueError(f"{checkpoint} is damaged: {name} is a {type(tensor).__name__}, not a tensor.")
         if name.endswith("pe.pe") and not _are_published_positions(tensor):
             raise ValueError(f"{checkpoint} was trained with other positions than the published ones: {name}.")
-    converted = {our_name: state_dict[name] for name, our_name in names.items() if our_name is not None}
-    own = model.state_dict()
-    wrong = [
-        f"{name} {tuple(state_dict[name].shape)} instead of {tuple(own[our_name].shape)}"
-        for name, our_name in names.items()
-        if our_name is not None and state_dict[name].shape != own[our_name].shape
-    ]
-    if wrong:
-        raise ValueError(f"{checkpoint} holds parameters of unexpected sizes: {', '.join(wrong)}.")
-    model.load_state_dict(converted, strict=False)
-    return model.eval()
+    return load_weights(model, state_dict, names, checkpoint)
 
 
-def _are_published_positions(table: torch.Tensor) -> bool:
-    if table.ndim != 3:
+def _are_published_positions(table: Any) -> bool:
+    if not isinstance(table, torch.Tensor) or table.ndim != 3:
         return False
     _, num_positions, width = table.shape
     return torch.allclose(table, sinusoidal_positions(num_positions, width, table.device), atol=1e-5)

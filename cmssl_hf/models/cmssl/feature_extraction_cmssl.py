@@ -40,7 +40,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
     """
 
     model_input_names = ["input_values", "attention_mask"]
-    _auto_class = "AutoFeatureExtractor"
+    _auto_class: str | None = "AutoFeatureExtractor"
 
     def __init__(
         self,
@@ -71,6 +71,11 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
         self.do_band_pass = do_band_pass
         self.pass_bands = {name: list(band) for name, band in {**PASS_BANDS, **(pass_bands or {})}.items()}
         self.do_standardize = do_standardize
+
+    @property
+    def shortest_seconds(self) -> float:
+        """Duration of the shortest window that can be read: one patch."""
+        return self.patch_size / self.sampling_rate
 
     def __call__(
         self,
@@ -119,6 +124,13 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             return_attention_mask=return_attention_mask,
             return_tensors=return_tensors,
         )
+
+    def nothing(self, num_samples: int) -> dict[str, np.ndarray]:
+        """A window of `num_samples` at the output rate in which nothing was recorded, as the models' input of batch size 1."""
+        return {
+            "input_values": np.zeros((1, len(self.channels), num_samples), dtype=np.float32),
+            "attention_mask": np.ones((1, num_samples), dtype=np.int32),
+        }
 
     def pad(
         self,
@@ -283,17 +295,12 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             by_length.setdefault(len(window), []).append(index)
         processed: dict[int, np.ndarray] = {}
         for length, indices in by_length.items():
-            signals = resample(np.stack([windows[index] for index in indices]), sampling_rate, self.sampling_rate)
-            if signals.shape[-1] < self.patch_size:
+            signals = self._condition(name, np.stack([windows[index] for index in indices]), sampling_rate)
+            if signals.shape[-1] < round(self.shortest_seconds * self.sampling_rate):
                 raise ValueError(
                     f"`{name}` (window {indices[0]} of the batch) lasts {length / sampling_rate:.3g} s, but at least one"
-                    f" patch of {self.patch_size / self.sampling_rate:.3g} s is needed."
+                    f" patch of {self.shortest_seconds:.3g} s is needed."
                 )
-            if self.do_band_pass:
-                low, high = self.pass_bands[name]
-                signals = band_pass(signals, self.sampling_rate, (low, high))
-            if self.do_standardize:
-                signals = standardize(signals)
             with np.errstate(over="ignore"):
                 signals = signals.astype(np.float32)
             if not np.isfinite(signals).all():
@@ -302,6 +309,14 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             for index, signal in zip(indices, signals):
                 processed[index] = signal
         return [processed[index] for index in range(len(windows))]
+
+    def _condition(self, name: str, signals: np.ndarray, sampling_rate: float) -> np.ndarray:
+        """Windows `(windows, samples)` of one channel at the output rate, filtered and standardised."""
+        signals = resample(signals, sampling_rate, self.sampling_rate)
+        if self.do_band_pass:
+            low, high = self.pass_bands[name]
+            signals = band_pass(signals, self.sampling_rate, (low, high))
+        return standardize(signals) if self.do_standardize else signals
 
     def _stack(self, index: int, signals: tuple[np.ndarray, ...]) -> np.ndarray:
         """Channels of one window as `(channels, samples)`."""

@@ -16,8 +16,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cmssl import CMSSLEncoderConfig
 from .hub_cmssl import HubModelMixin
+from .modeling_cmssl_classification import CMSSLClassificationHead, SignalClassificationMixin
 from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
-from .modeling_cmssl_head import CMSSLClassificationHead, histogram_loss, histogram_median, label_values
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
@@ -172,26 +172,7 @@ class CMSSLEncoderForPreTraining(CMSSLEncoderPreTrainedModel):
         )
 
 
-#: Root mean square of a batch of labels, 1 if they are standardised, above which they are taken for physical units.
-_LARGEST_STANDARDIZED = 5.0
-
-
-def _refuse_missing_labels(labels: torch.Tensor) -> None:
-    if labels.isnan().any():
-        raise ValueError("`labels` hold NaN, from which nothing can be learnt: leave out the windows without a label.")
-
-
-def _refuse_raw_labels(labels: torch.Tensor) -> None:
-    size = labels.square().mean().sqrt()
-    if size > _LARGEST_STANDARDIZED:
-        raise ValueError(
-            f"A regression is learnt on standardised labels, but the root mean square of these is {size:.3g}, and the config says"
-            " nothing of them: set `label_mean` and `label_std` in it to the mean and the standard deviation of the training"
-            " labels (0 and 1 to train on labels as they are). The model then answers in the labels' unit."
-        )
-
-
-class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
+class CMSSLEncoderForSequenceClassification(SignalClassificationMixin, CMSSLEncoderPreTrainedModel):
     """
     Encoder with a head on its pooled patches (stage 3): regression with one or several outputs, multi-class or
     multi-label classification, by `config.problem_type`.
@@ -213,20 +194,7 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
         super().__init__(config)
         self.encoder = CMSSLEncoderModel(config)
         self.classifier = CMSSLClassificationHead(config)
-        self._encoder_frozen = False
         self.post_init()
-
-    def freeze_encoder(self) -> None:
-        """Linear probing: only the head is trained, and the encoder stays in evaluation mode, without dropout."""
-        self._encoder_frozen = True
-        self.encoder.requires_grad_(False)
-        self.encoder.eval()
-
-    def train(self, mode: bool = True) -> "CMSSLEncoderForSequenceClassification":
-        super().train(mode)
-        if self._encoder_frozen:
-            self.encoder.eval()
-        return self
 
     @can_return_tuple
     def forward(
@@ -270,58 +238,6 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-    def _problem_type(self, labels: torch.Tensor) -> str:
-        """`config.problem_type`, or what transformers infers from the labels where it is not set."""
-        if self.config.problem_type is not None:
-            return self.config.problem_type
-        if self.config.num_labels == 1:
-            return "regression"
-        return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        problem_type = self._problem_type(labels)
-        if problem_type == "single_label_classification":
-            if labels.numel() != len(logits):
-                raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
-            weights = self.config.class_weights
-            weights = None if weights is None else logits.new_tensor(weights)
-            return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
-        expected = (len(logits), self.config.num_labels)
-        if tuple(labels.shape) != expected and (expected[1] > 1 or labels.numel() != len(logits)):
-            raise ValueError(f"`labels` must have shape {expected}, but has shape {tuple(labels.shape)}.")
-        labels = labels.to(logits.dtype).view(expected)
-        if problem_type == "multi_label_classification":
-            return nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        if self.training and (self.config.label_mean is None or self.config.predicts_histogram):
-            _refuse_missing_labels(labels)
-        if self.config.predicts_histogram:
-            values = label_values(self.config, logits)
-            return histogram_loss(logits.unflatten(1, (-1, len(values))), labels, values)
-        if self.training and self.config.label_mean is None:
-            _refuse_raw_labels(labels)
-        labels = (labels - self._label_mean(logits)) / self._label_std(logits)
-        if self.config.regression_loss == "huber":
-            # Divided by delta, so that the slope far from the label, and with it the useful learning rate, stays 1.
-            delta = self.config.huber_delta
-            return nn.functional.huber_loss(logits, labels, delta=delta) / delta
-        return nn.functional.mse_loss(logits, labels)
-
-    def _label_mean(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(0.0 if self.config.label_mean is None else self.config.label_mean)
-
-    def _label_std(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(1.0 if self.config.label_std is None else self.config.label_std)
-
-    def _to_physical_units(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.config.predicts_histogram:
-            values = label_values(self.config, logits)
-            return histogram_median(logits.unflatten(1, (-1, len(values))), values)
-        if self.config.label_mean is None and self.config.label_std is None:
-            return logits
-        # 1 bpm at 150 bpm is already below the resolution of bfloat16.
-        logits = logits.float()
-        return logits * self._label_std(logits) + self._label_mean(logits)
 
 
 __all__ = [

@@ -1,27 +1,28 @@
 """From the hidden states of patches to one vector per window, for the head of stage 3."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
-from .configuration_cmssl import CMSSLEncoderConfig, spectrum_frequencies
+from .configuration_cmssl import spectrum_frequencies
 
 
 class CMSSLPooling(nn.Module):
     """Pools `(batch, num_patches, hidden_size)` over the real patches, as `config.pooling` says."""
 
-    def __init__(self, config: CMSSLEncoderConfig):
+    def __init__(self, config: Any, hidden_size: int):
         super().__init__()
         self.kind = config.pooling
         self.patch_seconds = config.patch_size / config.sampling_rate
-        self.output_size = config.hidden_size
+        self.output_size = hidden_size
         if self.kind == "mean_std":
-            self.output_size = 2 * config.hidden_size
+            self.output_size = 2 * hidden_size
         elif self.kind == "attention":
-            self.query = nn.Linear(config.hidden_size, 1)
+            self.query = nn.Linear(hidden_size, 1)
         elif self.kind == "spectrum":
-            self.rhythms = nn.Linear(config.hidden_size, config.num_pooled_rhythms)
+            self.rhythms = nn.Linear(hidden_size, config.num_pooled_rhythms)
             self.output_size = config.num_pooled_rhythms * len(spectrum_frequencies())
 
     def forward(self, hidden_states: torch.Tensor, real_patches: torch.Tensor | None) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """CM-SSL tokenizer (stage 1): synchronous ECG and PPG to one code per patch, and back."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -24,6 +25,11 @@ from .modeling_cmssl_layers import (
     sinusoidal_positions,
     unpatch_signals,
 )
+
+
+if TYPE_CHECKING:
+    # By this line transformers finds out that the file belongs to a folder with remote code, whose tokenizer may get a head.
+    from .modeling_cmssl_tokenizer_classification import CMSSLTokenizerForSequenceClassification  # noqa: F401
 
 
 @dataclass
@@ -76,10 +82,17 @@ class CMSSLTokenizerEncoder(nn.Module):
         )
 
     def hidden_states(
-        self, patches: torch.Tensor, real: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        patches: torch.Tensor,
+        real: torch.Tensor | None,
+        notes: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """`(batch, num_patches, channels * patch_size)` to `(batch, num_patches, hidden_size)`; `real` masks patches."""
+        """`(batch, num_patches, channels * patch_size)` to `(batch, num_patches, hidden_size)`; `real` masks patches, and
+        `notes (batch, 1, hidden_size)` are added to each."""
         hidden_states = self.activation(self.patch_projection(patches))
+        if notes is not None:
+            hidden_states = hidden_states + notes
         positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
@@ -88,9 +101,13 @@ class CMSSLTokenizerEncoder(nn.Module):
         return hidden_states
 
     def forward(
-        self, patches: torch.Tensor, real: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        patches: torch.Tensor,
+        real: torch.Tensor | None,
+        notes: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        projected = self.code_projection(self.hidden_states(patches, real, **kwargs))
+        projected = self.code_projection(self.hidden_states(patches, real, notes, **kwargs))
         # Half precision cannot tell thousands of neighbours apart, so codes are always chosen in float32.
         return nn.functional.normalize(projected.float(), dim=-1)
 
@@ -129,6 +146,8 @@ class CMSSLTokenizerDecoder(nn.Module):
 class CMSSLTokenizerPreTrainedModel(HubModelMixin, PreTrainedModel):
     """Weight initialisation and the abilities that transformers asks a model about."""
 
+    encoder: CMSSLTokenizerEncoder
+
     config_class = CMSSLTokenizerConfig
     base_model_prefix = "tokenizer"
     main_input_name = "input_values"
@@ -148,6 +167,12 @@ class CMSSLTokenizerPreTrainedModel(HubModelMixin, PreTrainedModel):
         "hidden_states": OutputRecorder(CMSSLLayer, layer_name="encoder"),
         "attentions": OutputRecorder(CMSSLAttention, index=1, layer_name="encoder"),
     }
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.patch_projection
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.patch_projection = value
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -222,12 +247,6 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
             codes=codes,
             latents=latents,
         )
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.encoder.patch_projection
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.encoder.patch_projection = value
 
     def encode(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Codes `(batch, num_patches)` of signals `(batch, channels, samples)`; -100 where a patch is all padding."""

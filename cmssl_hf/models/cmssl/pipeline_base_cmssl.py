@@ -160,10 +160,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
 
     def _check_windows(self, window_seconds: float, stride_seconds: float) -> None:
         extractor = self.feature_extractor
-        patch_seconds = extractor.patch_size / extractor.sampling_rate
-        if window_seconds < patch_seconds:
+        if window_seconds < extractor.shortest_seconds:
             raise ValueError(
-                f"`window_seconds` ({window_seconds}) must be at least one patch of {patch_seconds:.3g} s."
+                f"`window_seconds` ({window_seconds}) must be at least one patch of {extractor.shortest_seconds:.3g} s."
             )
         if window_seconds > LONGEST_WINDOW_SECONDS:
             raise ValueError(
@@ -188,12 +187,11 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         extractor = self.feature_extractor
         self._check_rates(given)
         recording, filled = fill_gaps(given)
-        patch_seconds = extractor.patch_size / extractor.sampling_rate
         usable: list[tuple[float, float]] = []
         unusable: list[dict[str, Any]] = []
         for start, end in window_times(recording, window_seconds, stride_seconds):
             reason = reason_not_to_use(
-                recording.cut(start, end), filled.cut(start, end), recording.sampling_rates, patch_seconds
+                recording.cut(start, end), filled.cut(start, end), recording.sampling_rates, extractor.shortest_seconds
             )
             if reason is None:
                 usable.append((start, end))
@@ -232,10 +230,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
 
     def _skipped(self, reason: str, window_seconds: float) -> dict[str, Any]:
         """What stands for a recording that was not read: the model is run on nothing, and its answer is left out."""
-        num_samples = self._num_samples(window_seconds)
+        nothing = self.feature_extractor.nothing(self._num_samples(window_seconds))
         return {
-            "input_values": torch.zeros(1, len(self.feature_extractor.channels), num_samples),
-            "attention_mask": torch.ones(1, num_samples, dtype=torch.int32),
+            **{name: torch.from_numpy(values) for name, values in nothing.items()},
             "start": 0.0,
             "end": 0.0,
             "quality_issues": [],

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from cmssl_hf import CMSSLEncoderForSequenceClassification
 from cmssl_hf.models.cmssl.configuration_cmssl import spectrum_frequencies
-from cmssl_hf.models.cmssl.modeling_cmssl_head import CMSSLFrequencyHead, histogram_loss, histogram_median
+from cmssl_hf.models.cmssl.modeling_cmssl_histogram import CMSSLFrequencyHead, histogram_loss, histogram_median
 from helpers.tiny import PATCH, encoder_config
 
 

@@ -1,11 +1,12 @@
-"""The head of stage 3: hidden states of patches to labels, or to a distribution over the values that a label can have."""
+"""Distributions over the values that a label can have: the loss, the answer, and a head that finds a rate among frequencies."""
+
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from .configuration_cmssl import CMSSLEncoderConfig, spectrum_frequencies
-from .modeling_cmssl_pooling import CMSSLPooling
+from .configuration_cmssl import spectrum_frequencies
 
 
 class CMSSLFrequencyHead(nn.Module):
@@ -17,7 +18,7 @@ class CMSSLFrequencyHead(nn.Module):
     #: Frequencies that each convolution sees, and its channels: 0.09 Hz, about the width of a line in 30 s and what is beside it.
     KERNEL_SIZE, CHANNELS = 9, 32
 
-    def __init__(self, config: CMSSLEncoderConfig):
+    def __init__(self, config: Any):
         super().__init__()
         self.num_rhythms = config.num_pooled_rhythms
         padding = self.KERNEL_SIZE // 2
@@ -31,37 +32,9 @@ class CMSSLFrequencyHead(nn.Module):
         return self.out_proj(self.activation(self.dense(power)))[:, 0]
 
 
-class CMSSLClassificationHead(nn.Module):
-    """Hidden states `(batch, num_patches, hidden_size)`, pooled over the real patches, to `(batch, num_labels)`, or to the
-    logits of distributions, `(batch, num_labels * num_label_bins)`, with `config.regression_loss="histogram"`."""
-
-    def __init__(self, config: CMSSLEncoderConfig):
-        super().__init__()
-        self.pooling = CMSSLPooling(config)
-        self.dense = None
-        input_size = self.pooling.output_size
-        output_size: int = config.num_labels  # type: ignore[assignment]  # no config leaves it `None`
-        if config.predicts_histogram:
-            output_size *= config.num_label_bins
-        if config.classifier_head == "frequency":
-            self.out_proj: nn.Module = CMSSLFrequencyHead(config)
-            return
-        if config.classifier_head == "mlp":
-            self.dense = nn.Linear(input_size, config.hidden_size // 2)
-            self.activation = ACT2FN["gelu"]
-            input_size = config.hidden_size // 2
-        self.out_proj = nn.Linear(input_size, output_size)
-
-    def forward(self, hidden_states: torch.Tensor, real_patches: torch.Tensor | None = None) -> torch.Tensor:
-        features = self.pooling(hidden_states, real_patches)
-        if self.dense is not None:
-            features = self.activation(self.dense(features))
-        return self.out_proj(features)
-
-
-def label_values(config: CMSSLEncoderConfig, like: torch.Tensor) -> torch.Tensor:
+def label_values(config: Any, like: torch.Tensor) -> torch.Tensor:
     """The values `(num_label_bins,)` that a label can have in a distribution, in its unit; float32 on the device of `like`."""
-    low, high = config.label_range  # type: ignore[misc]  # which configs with distributions have
+    low, high = config.label_range
     return torch.linspace(low, high, config.num_label_bins, device=like.device)
 
 
@@ -91,4 +64,4 @@ def histogram_median(logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor
     return values[place[..., 0]] + step * (rest[..., 0] - 0.5)
 
 
-__all__ = ["CMSSLClassificationHead", "CMSSLFrequencyHead"]
+__all__ = ["CMSSLFrequencyHead", "histogram_loss", "histogram_median", "label_values"]
