@@ -5,7 +5,7 @@ from torch.nn.functional import normalize
 
 
 #: Deviations below which projections are called collapsed.
-COLLAPSED = 0.05
+COLLAPSED = 0.02
 
 
 def projection_std(projections: torch.Tensor) -> torch.Tensor:

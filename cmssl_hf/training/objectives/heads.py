@@ -14,6 +14,11 @@ class SharedBatchNorm(nn.BatchNorm1d):
     All processes must have equally many rows.
     """
 
+    momentum: float
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not (self.training and are_several()):
             return super().forward(input)
@@ -22,10 +27,9 @@ class SharedBatchNorm(nn.BatchNorm1d):
         mean = gather_rows(rows.sum(0, keepdim=True)).sum(0) / num_rows
         centred = rows - mean
         variance = gather_rows(centred.square().sum(0, keepdim=True)).sum(0) / num_rows
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * num_rows / (num_rows - 1), self.momentum)
+        self.num_batches_tracked += 1
+        for running, value in ((self.running_mean, mean), (self.running_var, variance * num_rows / (num_rows - 1))):
+            running.lerp_(value.detach(), self.momentum)
         normalized = centred * (variance + self.eps).rsqrt()
         if self.affine:
             normalized = normalized * self.weight + self.bias

@@ -104,13 +104,15 @@ class EncoderForTFC(CMSSLEncoderPreTrainedModel):
     ) -> ObjectiveOutput:
         times = self.encoder(input_values, attention_mask).pooler_output
         frequencies = self.spectrum_encoder(spectra, spectra_mask).pooler_output
-        within = sum(
-            nt_xent(*rows_to_contrast(self, *pooled.chunk(2)), self.temperature) for pooled in (times, frequencies)
-        )
+        within = self._contrast(*times.chunk(2)) + self._contrast(*frequencies.chunk(2))
         # The copies are projected for the statistics of the heads alone.
-        projections = self.projector(times).chunk(2)[0], self.spectrum_projector(frequencies).chunk(2)[0]
-        consistency = nt_xent(*rows_to_contrast(self, *projections), self.temperature)
-        return ObjectiveOutput(self.within_domain_weight * within + consistency, projections[0])
+        of_time, of_frequency = self.projector(times).chunk(2)[0], self.spectrum_projector(frequencies).chunk(2)[0]
+        loss = self.within_domain_weight * within + self._contrast(of_time, of_frequency)
+        return ObjectiveOutput(loss, of_time)
+
+    def _contrast(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        first, second = rows_to_contrast(self, first, second)
+        return nt_xent(first, second, self.temperature)
 
 
 def pretrain_by_tfc(

@@ -1,5 +1,6 @@
 """What training with an objective adds to that of any loss: the encoder is stored alone, and collapse is noticed."""
 
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import nn
 from transformers import EvalPrediction
 from transformers.utils import ModelOutput
 
+from ...models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..pretraining import LossTrainer
 from ..probes import probe_encoder
@@ -38,6 +40,9 @@ class ObjectiveTrainer(LossTrainer):
     Checkpoints hold the whole model; the run's folder receives the encoder alone, as `AutoModel` loads it. The encoder is probed
     for what the windows tell.
     """
+
+    model: Any  # a model of an objective, each of a class of its own
+    processing_class: CMSSLFeatureExtractor
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -96,9 +101,8 @@ class ObjectiveTrainer(LossTrainer):
         for part, encoder in self.encoders().items():
             folder = Path(self.args.output_dir, part)
             encoder.save_pretrained(folder)
-            extractor = type(self.processing_class).from_dict(
-                {**self.processing_class.to_dict(), "channels": encoder.config.channels}
-            )
+            extractor = copy.copy(self.processing_class)
+            extractor.channels = encoder.config.channels
             extractor.save_pretrained(folder)
 
     def load_weights(self, folder: str) -> None:
@@ -108,7 +112,7 @@ class ObjectiveTrainer(LossTrainer):
             encoder.load_state_dict(CMSSLEncoderModel.from_pretrained(Path(folder, part)).state_dict())
 
     def report(self, folder: Path) -> dict[str, float]:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for part, encoder in self.encoders().items():
             probed = probe_encoder(
                 encoder,

@@ -19,16 +19,23 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="module", params=PARTS)
-def pretrained(request, tmp_path_factory, cache):
-    """Name and results of an objective, and the folder of its encoder of the PPG."""
-    name, folder = request.param, tmp_path_factory.mktemp("run")
-    return name, pretrain(name, folder / "run", cache), folder / "run" / ("ppg" if name == "clip" else "")
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, cache):
+    """Pre-trains with an objective once: the results, and the folder of the run."""
+    runs = {}
+
+    def once(name):
+        if name not in runs:
+            folder = tmp_path_factory.mktemp("run") / name
+            runs[name] = pretrain(name, folder, cache), folder
+        return runs[name]
+
+    return once
 
 
-def pretrain(name, folder, cache):
+def pretrain(name, folder, cache, **options):
     arguments_class, *_, training_class = PARTS[name]
-    options = {} if name == "masked" else HEADS
+    options = ({} if name == "masked" else HEADS) | options
     data = DataArguments(
         dataset="simulated", dataset_config="pairs", cache_dir=str(cache), dataset_options=dict(PEOPLE)
     )
@@ -39,8 +46,16 @@ def pretrain(name, folder, cache):
     )
 
 
-def test_folder_is_that_of_an_encoder(pretrained, cache, tmp_path):
-    name, results, folder = pretrained
+#: The others take the same way.
+SHORT = ("simclr", "clip")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in PARTS]
+)
+def test_folder_is_that_of_an_encoder(name, pretrained, cache, tmp_path):
+    results, run_folder = pretrained(name)
+    folder = run_folder / "ppg" if name == "clip" else run_folder
     prefix = "eval_ppg_" if name == "clip" else "eval_"
     assert np.isfinite([results["eval_loss"], results[f"{prefix}probe_heart_rate_r2"]]).all()
     model = AutoModel.from_pretrained(folder)
@@ -59,25 +74,18 @@ def test_folder_is_that_of_an_encoder(pretrained, cache, tmp_path):
     assert get_objective(name).label in (tmp_path / "hr" / "README.md").read_text()
 
 
-def test_options_of_an_objective_make_another_run(cache, tmp_path):
-    pretrain("simclr", tmp_path / "run", cache)
-    data = DataArguments(
-        dataset="simulated", dataset_config="pairs", cache_dir=str(cache), dataset_options=dict(PEOPLE)
-    )
-    kind = PARTS["simclr"][0]
-    arguments = kind(config_overrides=TINY_ENCODER, temperature=0.5, **HEADS)
+def test_options_of_an_objective_make_another_run(pretrained, cache):
+    _, folder = pretrained("simclr")
     with pytest.raises(FileExistsError, match=r"objective.temperature \(0.1 there, 0.5 now\)"):
-        get_objective("simclr").function(
-            arguments, data, training(PARTS["simclr"][4], tmp_path / "run", max_steps=2, eval_steps=2, save_steps=2)
-        )
+        pretrain("simclr", folder, cache, temperature=0.5)
 
 
-def test_clip_leaves_an_encoder_of_each_signal(cache, tmp_path):
-    pretrain("clip", tmp_path / "run", cache)
+def test_clip_leaves_an_encoder_of_each_signal(pretrained, cache):
+    results, run_folder = pretrained("clip")
     for channel in ("ecg", "ppg"):
-        folder = tmp_path / "run" / channel
+        folder = run_folder / channel
         assert AutoModel.from_pretrained(folder).config.channels == (channel,)
         assert json.loads((folder / "preprocessor_config.json").read_text())["channels"] == [channel]
-        assert f"encoder of {channel.upper()}".lower() in (folder / "README.md").read_text().lower()
-    assert read_run(tmp_path / "run" / "ecg")["weights"] != read_run(tmp_path / "run" / "ppg")["weights"]
-    assert pretrain("clip", tmp_path / "run", cache) == read_run(tmp_path / "run")["results"]
+        assert (folder / "README.md").read_text().count(f"Encoder of {channel.upper()}") == 1
+    assert read_run(run_folder / "ecg")["weights"] != read_run(run_folder / "ppg")["weights"]
+    assert pretrain("clip", run_folder, cache) == read_run(run_folder)["results"] == results

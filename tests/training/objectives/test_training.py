@@ -60,7 +60,7 @@ def test_interrupted_run_ends_with_the_same_weights(name, tmp_path):
     assert all("projection_std" in entry for entry in history(whole) if "loss" in entry and name != "masked")
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", ["moco_v3", "clip", "masked"])
 def test_what_is_stored_is_the_encoder_alone_and_a_finished_run_is_restored(name, tmp_path):
     trainer = make(name, tmp_path, max_steps=2)
     run_trainer(trainer, tmp_path)
