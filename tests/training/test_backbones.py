@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from cmssl_hf import CMSSLFeatureExtractor
+from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
+from cmssl_hf.data.features import extract_features
 from cmssl_hf.models.heartlang.configuration_heartlang import HeartLangConfig
 from cmssl_hf.models.heartlang.feature_extraction_heartlang import HeartLangFeatureExtractor
 from cmssl_hf.models.heartlang.modeling_heartlang import HeartLangModel
@@ -89,6 +92,23 @@ def test_a_model_of_heartbeats(models, cache, tmp_path, monkeypatch):
     assert (changed[:2] > 0).all() and changed[2:].max() < 1e-4
     with pytest.raises(ValueError, match="reads heartbeats, which are cut before the training"):
         finetuned(models, cache, tmp_path / "noise", "heartlang", ECG_HR.name, {"modality": "ecg"}, noise=0.1)
+
+
+def test_batches_hold_heartbeats_of_windows_of_any_length():
+    """Those of the dataset are what the extractor makes of all windows at once."""
+    times = np.arange(2000) / 100
+    beats = np.exp(-((((times % 0.8) - 0.4) / 0.02) ** 2)) + 0.01 * np.random.default_rng(0).standard_normal(2000)
+    windows = [beats[:800], beats]
+    dataset = Dataset.from_dict({"signal": windows, "sampling_rate": [100.0, 100.0], "label": [1.0, 2.0]})
+    extractor = HeartLangFeatureExtractor(max_beats=32)
+    extracted = extract_features(dataset, extractor)
+    rows = WindowsDataset(extracted, ["input_values", "lead_ids", "time_ids", "label"])
+    batch = WindowsCollator(96, label_column="label", id_columns=["lead_ids", "time_ids"])(rows.__getitems__([0, 1]))
+    expected = extractor(windows, sampling_rate=100, return_tensors="pt")
+    assert batch.keys() == {*expected, "labels"}
+    assert batch["input_values"].shape == (2, 64, 96) and expected["lead_ids"][0].sum() > 0
+    for name, values in expected.items():
+        torch.testing.assert_close(batch[name], values)
 
 
 def test_a_task_of_another_signal_is_refused(models, cache, tmp_path):
