@@ -12,6 +12,8 @@ from cmssl_hf.models.cmssl import recordings_cmssl
 from cmssl_hf.models.cmssl.channels_cmssl import kind_of
 from cmssl_hf.models.cmssl.files_cmssl import SignalFile, Table
 
+from . import aecg, apple_health, dicom, edf, empatica, ishne, opensignals, parquet, polar, refused
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -86,7 +88,18 @@ class Format(NamedTuple):
 
 
 #: The first one that recognises a file reads it.
-FORMATS: tuple[Format, ...] = ()
+FORMATS: tuple[Format, ...] = (
+    Format(refused.recognises, refused.refuse),
+    Format(edf.recognises, edf.open_edf),
+    Format(dicom.recognises, dicom.open_dicom),
+    Format(parquet.recognises, parquet.open_parquet),
+    Format(ishne.recognises, ishne.open_ishne),
+    Format(aecg.recognises, aecg.open_aecg),
+    Format(empatica.recognises, empatica.open_empatica),
+    Format(opensignals.recognises, opensignals.open_opensignals),
+    Format(polar.recognises, polar.open_polar),
+    Format(apple_health.recognises, apple_health.open_apple_health),
+)
 
 _HEAD_BYTES = 4096
 

@@ -35,11 +35,14 @@ class SignalFile:
 class Table(Protocol):
     """A file of columns with one rate, or with times beside them; `TableFile` is one."""
 
-    names: Sequence[str]
-    units: Sequence[str]
-    sampling_rate: float | None
-    description: str
-
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def units(self) -> Sequence[str]: ...
+    @property
+    def sampling_rate(self) -> float | None: ...
+    @property
+    def description(self) -> str: ...
     def columns(self, positions: Sequence[int]) -> list[np.ndarray]: ...
 
 

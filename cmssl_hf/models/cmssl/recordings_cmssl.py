@@ -182,13 +182,14 @@ def _from_path(
 
 def _open(path: Path) -> SignalFile | Table:
     header = header_of(path)
+    is_table = path.name.lower().endswith(TABLE_SUFFIXES)
+    if header is not None and not is_table:
+        return open_wfdb(header)
     exists = path.exists()
     if exists and (file := open_registered(path)) is not None:
         return file
-    if path.name.lower().endswith(TABLE_SUFFIXES):
+    if is_table:
         return read_table(path)
-    if header is not None:
-        return open_wfdb(header)
     if exists:
         raise ValueError(f"{path} cannot be read: {_KINDS_OF_FILES}; no header beside it names it.")
     raise FileNotFoundError(f"There is no file {path} and no WFDB header {path.name}.hea: {_KINDS_OF_FILES}.")
@@ -212,6 +213,8 @@ def _from_signal_file(
     if sampling_rate is not None and any(abs(rate - sampling_rate) > RATE_TOLERANCE * rate for rate in rates.values()):
         raise ValueError(f"{file.name} states {rates} Hz, but `sampling_rate` is {sampling_rate}; leave it out.")
     signals = {channel: file.load(position) for channel, position in positions.items()}
+    if not all(map(len, signals.values())):
+        raise ValueError(f"{file.name} holds no samples.")
     units = {channel: file.units[position] for channel, position in positions.items() if file.units[position]}
     return Recording(file.name, signals, rates, units, file.start)
 
