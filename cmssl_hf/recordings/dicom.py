@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: Deflated files unpack in one piece, to any size.
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_TAGS = ["SpecificCharacterSet", "Modality", "AcquisitionDateTime", "StudyDate", "StudyTime", "WaveformSequence"]
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -36,7 +37,8 @@ def open_dicom(path: Path) -> SignalFile:
     try:
         if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
             raise ValueError("it is deflated; save it without compression.")
-        file = pydicom.dcmread(path)
+        # Of the patient nothing is read that a warning of pydicom could tell.
+        file = pydicom.dcmread(path, specific_tags=_TAGS)
         groups = list(file.get("WaveformSequence") or [])
         if not groups:
             raise ValueError(f"it holds no waveform ({file.get('Modality') or 'no modality'}).")

@@ -71,8 +71,9 @@ def _check(path: Path) -> None:
             sizes_at = _HEADER_BYTES + 216 * num_signals
             file.seek(sizes_at)
             sizes = [int(file.read(8)) for _ in range(num_signals)]
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read as EDF or BDF: its header is damaged: {error}") from error
+        # Not what stands there: it may be of another field.
+        except ValueError:
+            raise ValueError(f"{path} cannot be read as EDF or BDF: its header is damaged.") from None
     sample_bytes = 2 if head[:8] == _VERSIONS[0] else 3
     stated = _HEADER_BYTES * (num_signals + 1) + num_records * sum(sizes) * sample_bytes
     held = path.stat().st_size
