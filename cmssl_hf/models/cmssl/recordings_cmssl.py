@@ -216,7 +216,8 @@ def _from_signal_file(
     if not all(map(len, signals.values())):
         raise ValueError(f"{file.name} holds no samples.")
     units = {channel: file.units[position] for channel, position in positions.items() if file.units[position]}
-    return Recording(file.name, signals, rates, units, file.start)
+    # A WFDB record is called without its header.
+    return Recording(file.name.removesuffix(".hea"), signals, rates, units, file.start)
 
 
 def _from_mapping(
