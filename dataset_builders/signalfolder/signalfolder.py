@@ -190,8 +190,8 @@ class SignalFolder(SignalDatasetBuilder):
         for record_id in unlabelled:
             self.skip_record(record_id, "no label")
         kept = [record_id for record_id in self._files if record_id not in set(unlabelled)]
-        splits = self._splits(kept, rows)
-        subjects = self._subjects(kept, rows, splits)
+        splits = self._splits([*self._files], rows)
+        subjects = self._subjects([*self._files], rows, splits)
         records: dict[str, list[FolderRecord]] = {}
         for record_id in kept:
             row = rows.get(record_id)
@@ -205,7 +205,8 @@ class SignalFolder(SignalDatasetBuilder):
             records.setdefault(record.subject_id, []).append(record)
         if splits is None:
             try:
-                return self.config.divide(records)
+                # Whose split must not depend on what is labelled.
+                return self.config.divide(records, [*subjects.values()])
             except ValueError as error:
                 raise ValueError(f"{error} {self.subject_note}") from error
         return _divided(records, splits, self.subject_note)
