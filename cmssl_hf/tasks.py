@@ -1,7 +1,8 @@
 """The downstream tasks: what each reads, predicts, and is judged by."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 
@@ -146,3 +147,19 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"Unknown task {name!r}. Tasks: {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def record_of_task(task: Task) -> str | dict[str, Any]:
+    """What a run notes of its task: the name or, of one that is not registered, all of it."""
+    return task.name if TASKS.get(task.name) == task else asdict(task)
+
+
+def task_of_record(record: str | Mapping[str, Any]) -> Task:
+    """The task that `record_of_task` noted.
+
+    Raises:
+        ValueError: if it is the name of a task that does not exist.
+    """
+    if isinstance(record, str):
+        return get_task(record)
+    return Task(**{**record, "label_names": tuple(record["label_names"])})

@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from cmssl_hf import CMSSLFeatureExtractor
-from cmssl_hf.data.loading import channels_of, dataset_names, load_dataset_builder
+from cmssl_hf.data.loading import channels_of, dataset_names, load_dataset_builder, options_for_channels
 from cmssl_hf.data.prepared.storage import SAMPLE_DTYPES
 from cmssl_hf.data.prepared.writing import Preparation, PreparationEstimate
 from cmssl_hf.extensions import IMPORT_HELP, import_extensions
@@ -56,8 +56,11 @@ def main() -> None:
     # Processes may finish hours apart.
     state = PartialState(cpu=True, timeout=timedelta(days=30))
     with state.main_process_first():
+        options = parse_options(arguments.option)
+        if arguments.channels:
+            options = options_for_channels(arguments.dataset, options, arguments.channels)
         builder = load_dataset_builder(
-            arguments.dataset, arguments.config_name, data_dir=arguments.data_dir, **parse_options(arguments.option)
+            arguments.dataset, arguments.config_name, data_dir=arguments.data_dir, **options
         )
         feature_extractor = CMSSLFeatureExtractor(
             channels=arguments.channels or channels_of(builder),

@@ -51,15 +51,18 @@ logger = logging.getLogger(__name__)
 
 REPORT_FILE = "preparation_report.json"
 
+#: The signals that models read.
+CHANNELS = ("ecg", "ppg")
+
 #: Raised when what the builders share makes other rows of the same release.
 BUILDING_VERSION = 1
 
 
-def pair_features(**extra: Any) -> datasets.Features:
-    """Columns of synchronous ECG and PPG windows: each signal in the unit of the release, `start_time` in seconds."""
+def pair_features(channels: Sequence[str] = CHANNELS, **extra: Any) -> datasets.Features:
+    """Columns of synchronous ECG and PPG windows, or of those `channels`: each signal in the unit of the release, `start_time`
+    in seconds."""
     return datasets.Features(
-        ecg=datasets.Sequence(datasets.Value("float32")),
-        ppg=datasets.Sequence(datasets.Value("float32")),
+        **{channel: datasets.Sequence(datasets.Value("float32")) for channel in channels},
         **_provenance_features(),
         **extra,
     )
@@ -94,6 +97,30 @@ class SignalBuilderConfig(datasets.BuilderConfig):
     """
 
     max_damaged_share: float = 0.0
+
+
+@dataclass
+class ChannelsConfig(SignalBuilderConfig):
+    """Options of builders whose recordings may lack a signal. Stages ask them for the signals that their model reads.
+
+    Args:
+        channels: signals that rows hold, `"ecg"` and/or `"ppg"`; a recording needs no other. The builder decides if left out.
+    """
+
+    channels: Sequence[str] | None = None
+
+    def checked_channels(self) -> tuple[str, ...]:
+        """`channels` in the order of columns; empty if left out.
+
+        Raises:
+            ValueError: if there are others, or none, in the list.
+        """
+        if self.channels is None:
+            return ()
+        chosen = tuple(channel for channel in CHANNELS if channel in self.channels)
+        if not chosen or set(self.channels) - set(CHANNELS):
+            raise ValueError(f"`channels` are {' and/or '.join(CHANNELS)}, but got {list(self.channels)}.")
+        return chosen
 
 
 @dataclass

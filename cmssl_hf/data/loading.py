@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import datasets
 
-from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
+from cmssl_hf.building.dataset_builder import ChannelsConfig, SignalDatasetBuilder
 from cmssl_hf.building.release_files import all_files
 
 from ..tasks import TASKS
@@ -151,6 +151,14 @@ def load_dataset_builder(
         hash=_fingerprint(builder_class.code_version(), data_dir, cache_dir),
         **builder_kwargs,
     )
+
+
+def options_for_channels(name: str, options: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:
+    """Options of a dataset under which its recordings need the signals of a model and no others, where it lets that be chosen
+    (`ChannelsConfig`) and the options do not say otherwise."""
+    if name not in dataset_names() or not issubclass(_builder_class(name).BUILDER_CONFIG_CLASS, ChannelsConfig):
+        return dict(options)
+    return {"channels": list(channels), **options}
 
 
 def channels_of(builder: SignalDatasetBuilder) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from ..extensions import import_extensions
-from ..tasks import get_task
+from ..tasks import task_of_record
 from .engine.command import orderly_end, run_command
+from .engine.run_folder import read_run
 from .results import metrics_table, result_table, verdict, where_things_are
 from .stage import Stage, get_objective
 
@@ -62,6 +63,7 @@ def report(arguments: Sequence[Any], results: dict[str, Any]) -> str:
         arguments: instances of the stage's dataclasses, that of the training last.
         results: of the stage.
     """
-    task = next((get_task(a.task) for a in arguments if hasattr(a, "task")), None)
+    identity = (read_run(arguments[-1].output_dir) or {}).get("identity", {})
+    task = task_of_record(identity["task"]) if "task" in identity else None
     table = f"{result_table(task, results)}\n\n{verdict(task, results)}" if task else metrics_table(results)
     return f"{table}\n\n{where_things_are(arguments[-1].output_dir)}"

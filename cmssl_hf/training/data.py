@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from ..data.batches import input_values_to_numpy
 from ..data.features import extract_features, without_issues
-from ..data.loading import load_dataset, load_dataset_builder
+from ..data.loading import load_dataset, load_dataset_builder, options_for_channels
 from ..data.prepared.reading import load_prepared, read_manifest
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..private_access import fingerprint_of
@@ -125,7 +125,10 @@ def _load_splits(
     if data_arguments.prepared_dir is not None:
         dataset = _load_prepared(data_arguments.prepared_dir, data_arguments, feature_extractor)
     else:
-        dataset = load_raw_data(data_arguments)
+        options = options_for_channels(
+            data_arguments.dataset_name(), data_arguments.dataset_options, feature_extractor.channels
+        )
+        dataset = load_raw_data(replace(data_arguments, dataset_options=options))
     missing = [split for split in splits if split not in dataset]
     if missing:
         raise ValueError(

@@ -13,7 +13,7 @@ from ..data.features import ids_of
 from ..data.subjects import cross_validation_fold, labelled_share
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.modeling_cmssl_classification import SignalClassificationMixin
-from ..tasks import Task, get_task
+from ..tasks import Task, get_task, record_of_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .data import (
     describe_data,
@@ -30,6 +30,7 @@ from .engine.run_folder import RUN_FILE, parse_run
 from .engine.trainer import StageTrainer
 from .labels import class_weights, describe_labels, labels_of
 from .model_card import write_model_card
+from .own_labels import task_of_labels
 from .results import append_summary, classical_predictions, constant_predictions, save_predictions, score
 from .stage import Stage, register_stage
 from .starting_model import initialisation, starting_model, starting_parts
@@ -42,7 +43,11 @@ logger = logging.getLogger(__name__)
 class TaskArguments(AugmentationArguments):
     """The model that is fine-tuned in stage 3, and for what."""
 
-    task: str = field(metadata={"help": "Name of the task, e.g. `bidmc_hr`."})
+    task: str | None = field(default=None, metadata={"help": "Name of the task, e.g. `bidmc_hr`."})
+    label: list[str] = field(
+        default_factory=list,
+        metadata={"help": "In place of a task: column or columns of the metadata of `--dataset signalfolder`."},
+    )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the encoder or tokenizer that is fine-tuned."}
     )
@@ -96,9 +101,18 @@ class TaskArguments(AugmentationArguments):
     OVERRIDES: ClassVar[dict[str, tuple[str, ...]]] = {
         "model_name_or_path": ("from_scratch",),
         "from_scratch": ("model_name_or_path",),
+        "task": ("label",),
+        "label": ("task",),
     }
 
     def __post_init__(self):
+        # What another argument overrides is taken back.
+        self.label = self.label or []
+        if (self.task is None) == (not self.label):
+            raise ValueError(
+                "Give either `--task`, such as bidmc_hr, or `--label`, a column of the metadata beside your own recordings"
+                " (`--dataset signalfolder`)."
+            )
         name, size = self.model_name_or_path, self.from_scratch
         if name in ENCODER_SIZES and not Path(name).is_dir():
             logger.warning("`model_name_or_path` %s, for random weights, is now `from_scratch` %s.", name, name)
@@ -212,8 +226,16 @@ def finetune(
             not known whom it has seen; if the training labels are all the same, or there are too few subjects.
     """
     set_seed(training_arguments.seed)
-    task = get_task(task_arguments.task)
-    data_arguments = _data_of_task(task, data_arguments)
+    if task_arguments.task is not None:
+        task = get_task(task_arguments.task)
+        data_arguments = _data_of_task(task, data_arguments)
+    else:
+        task, data_arguments = task_of_labels(
+            task_arguments.label,
+            data_arguments,
+            model=task_arguments.model_name_or_path,
+            channels=task_arguments.config_overrides.get("channels"),
+        )
     _refuse_idle_arguments(task, task_arguments, training_arguments)
     training_arguments.choose_best_by(task)
     config, feature_extractor = starting_parts(task, task_arguments, data_arguments)
@@ -251,7 +273,7 @@ def finetune(
         config,
         data,
         builds_on=None if pretrained is None else known_run_of_model(pretrained),
-        task=task.name,
+        task=record_of_task(task),
         initialisation=initialisation(task_arguments, model),
         freeze_encoder=task_arguments.freeze_encoder,
         augmentation=vars(augmentation),

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..data.licences import TrainingData, describe_training_data, forbids_commercial_use, shared_origins
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLTokenizerConfig
 from ..models.cmssl.hub_cmssl import name_model
-from ..tasks import Task, get_task
+from ..tasks import Task, task_of_record
 from .engine.provenance import is_fully_known
 from .engine.run_folder import RANDOM_WEIGHTS, read_run
 from .results import result_table
@@ -120,7 +120,7 @@ def _stage(run: dict[str, Any]) -> Stage:
 
 def _task(run: dict[str, Any]) -> Task | None:
     """What the model was fine-tuned for and tested on; `None` for a pre-trained one."""
-    return get_task(run["identity"]["task"]) if "task" in run["identity"] else None
+    return task_of_record(run["identity"]["task"]) if "task" in run["identity"] else None
 
 
 def _pipeline(task: Task) -> str:

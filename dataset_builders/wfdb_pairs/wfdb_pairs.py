@@ -1,37 +1,39 @@
 """Synchronous ECG and PPG from any folder of WFDB records, such as the MIMIC waveforms or the CinC Challenge 2015."""
 
-import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import datasets
 import numpy as np
 import wfdb
 
 from cmssl_hf.baselines import RR_INTERVAL_FEATURES, rr_interval_features
-from cmssl_hf.building.dataset_builder import SignalDatasetBuilder, WindowedConfig, labelled_features, pair_features
+from cmssl_hf.building.dataset_builder import (
+    CHANNELS,
+    ChannelsConfig,
+    SignalDatasetBuilder,
+    WindowedConfig,
+    labelled_features,
+    pair_features,
+)
 from cmssl_hf.building.errors import DamagedRecordError
 from cmssl_hf.building.release_files import beside, matching_files
+from cmssl_hf.building.subjects import checked_pattern, note_on_subjects, subjects_of_paths
 from cmssl_hf.building.wfdb_records import read_header, read_record
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
 from cmssl_hf.signals import CHANNEL_PATTERNS, detect_pulse_peaks, first_match, resample
 
 
-logger = logging.getLogger(__name__)
-
 # Recordings may last for days; this much of one is in memory at a time.
 _SLICE_SECONDS = 600
 # Samples on either side of a slice from which resampling reads: ten, and some more for what is between two rates.
 _MARGIN_SAMPLES = 32
-#: Name of a person's folder in the MIMIC waveform databases: `p10/p10014354/...` and `p00/p000020/...`.
-_MIMIC_SUBJECT = re.compile(r"p\d{6}|p\d{8}")
 
 
 @dataclass
-class WfdbPairsConfig(WindowedConfig):
-    """Options of `wfdb_pairs`, beside those of `WindowedConfig`.
+class WfdbPairsConfig(ChannelsConfig, WindowedConfig):
+    """Options of `wfdb_pairs`, beside those of `WindowedConfig` and `ChannelsConfig`; without `channels` rows hold both.
 
     Args:
         ecg_patterns: regular expressions that a whole channel name must match, whatever its case, without the commas and
@@ -80,31 +82,28 @@ class WfdbPairs(SignalDatasetBuilder):
 
     @property
     def subject_note(self):
-        if self.config.subject is None:
-            return (
-                "Records in one folder are taken for those of one person, and each record outside of folders for another person:"
-                " someone who has several of these may be in two splits."
+        return note_on_subjects(self.config.subject)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        if self.config.name == "hr" and self.config.channels is not None:
+            raise ValueError(
+                "`channels` does nothing in the configuration hr, whose labels of the PPG are those of its ECG."
             )
-        if self.config.subject == "record":
-            return "Each record is taken for another person: someone who has several may be in two splits."
-        return f"No subject, as `subject={self.config.subject!r}` tells them apart, is in two splits."
+        return self.config.checked_channels() or CHANNELS
 
     def _info(self):
-        names = {"ecg_channel": datasets.Value("string"), "ppg_channel": datasets.Value("string")}
+        names = {f"{channel}_channel": datasets.Value("string") for channel in self._names}
         if self.config.name == "pairs":
-            features = pair_features(**names)
+            features = pair_features(self._names, **names)
         else:
             features = labelled_features(datasets.Value("float32"), **names)
         return datasets.DatasetInfo(description=f"{__doc__}\n\n{self.subject_note}", features=features)
 
     def _list_records(self, dl_manager):
-        for option in ("ecg_patterns", "ppg_patterns", "subject"):
-            patterns = getattr(self.config, option)
-            for pattern in [patterns] if isinstance(patterns, str) else patterns or []:
-                try:
-                    re.compile(pattern)
-                except re.error as error:
-                    raise ValueError(f"`{option}`: {pattern!r} is not a regular expression: {error}.") from error
+        for option in ("ecg_patterns", "ppg_patterns"):
+            for pattern in getattr(self.config, option):
+                checked_pattern(pattern, option)
         folder = self.release_folder(dl_manager)
         headers = {path: _read_header_if_whole(path) for path in matching_files(folder, r".*\.hea")}
         if not headers:
@@ -118,20 +117,21 @@ class WfdbPairs(SignalDatasetBuilder):
         record_ids = {
             path: path.relative_to(folder).with_suffix("").as_posix() for path in headers if path not in parts
         }
-        subjects = self._subjects([*record_ids.values()])
+        subjects = subjects_of_paths([*record_ids.values()], self.config.subject, self.name)
         segments = {}
         for path, record_id in record_ids.items():
             usable = self._usable_segments(path, headers, record_id, subjects[record_id])
             if usable:
                 segments.setdefault(subjects[record_id], []).extend(usable)
             else:
-                self.skip_record(record_id, "no ECG and PPG channels")
+                self.skip_record(record_id, f"no {self._wanted} channels")
         if not segments:
-            raise self.not_the_release(
-                folder,
-                f"none of its {len(headers)} records has both a channel that matches {' or '.join(self.config.ecg_patterns)}"
-                f" (ECG) and one that matches {' or '.join(self.config.ppg_patterns)} (PPG)",
+            wanted = " and ".join(
+                f"a channel that matches {' or '.join(self._patterns(channel))} ({channel.upper()})"
+                for channel in self._names
             )
+            both = "both " * (len(self._names) > 1)
+            raise self.not_the_release(folder, f"none of its {len(headers)} records has {both}{wanted}")
         return self.config.divide(segments)
 
     def _usable_segments(self, path, headers, record_id, subject_id) -> list[Segment]:
@@ -156,43 +156,23 @@ class WfdbPairs(SignalDatasetBuilder):
             if headers.get(part) is None or None not in self._channels(headers[part])
         ]
 
-    def _subjects(self, record_ids: list[str]) -> dict[str, str]:
-        """The subject of each record."""
-        option = self.config.subject
-        if option is None:
-            subjects = _subjects_by_folder(record_ids)
-            alone = sum("/" not in record_id for record_id in _below_common_folder(record_ids).values())
-            if alone and len(set(subjects.values())) > 1:
-                logger.warning(
-                    "%s: %d records lie in no folder of a person, and each is taken for another person. Pass `subject` if some"
-                    " are of the same one.",
-                    self.name,
-                    alone,
-                )
-            return subjects
-        if option == "record":
-            return _below_common_folder(record_ids)
-        if option == "folder":
-            return {record_id: record_id.rpartition("/")[0] or "." for record_id in record_ids}
-        subjects = {}
-        for record_id in record_ids:
-            match = re.search(option, record_id)
-            subject = match and match.group(1 if match.re.groups else 0)
-            if not subject:
-                raise ValueError(f"`subject={option!r}` is not found in the path of record {record_id}.")
-            subjects[record_id] = subject
-        return subjects
+    @property
+    def _wanted(self) -> str:
+        return " and ".join(map(str.upper, self._names))
 
-    def _channels(self, header: wfdb.Record) -> tuple[int | None, int | None]:
+    def _patterns(self, channel: str) -> Sequence[str]:
+        return getattr(self.config, f"{channel}_patterns")
+
+    def _channels(self, header: wfdb.Record) -> list[int | None]:
         names = [(name or "").strip(" ,") for name in header.sig_name or []]
-        return first_match(names, self.config.ecg_patterns), first_match(names, self.config.ppg_patterns)
+        return [first_match(names, self._patterns(channel)) for channel in self._names]
 
     def _record_tables(self, record, counter):
         path = Path(record.path)
         header = read_header(path)
         channels = self._channels(header)
         if None in channels:
-            raise DamagedRecordError(f"{path} has no ECG and PPG channels; it has {header.sig_name}.")
+            raise DamagedRecordError(f"{path} has no {self._wanted} channels; it has {header.sig_name}.")
         whole = None
         if header.sig_len is None:
             # Only reading it tells how long it is.
@@ -220,29 +200,30 @@ class WfdbPairs(SignalDatasetBuilder):
                 for signal, n in zip(signals, per_frame)
             ]
             kept = usable_windows(windows, counter)
-            ecg, ppg = (
-                cut[kept]
+            columns = {
+                channel: cut[kept]
                 if n == fastest
                 else cut_windows(_resampled(signal, int(n), fastest), (some - begin * fastest)[kept], window)
-                for signal, cut, n in zip(signals, windows, per_frame)
-            )
-            if self.config.name == "pairs":
-                columns = {"ecg": ecg, "ppg": ppg}
-            else:
+                for channel, signal, cut, n in zip(self._names, signals, windows, per_frame)
+            }
+            columns |= {
+                f"{channel}_channel": header.sig_name[position].strip(" ,")
+                for channel, position in zip(self._names, channels)
+            }
+            if self.config.name == "hr":
+                ecg, ppg = columns.pop("ecg"), columns.pop("ppg")
                 labels = np.array([heart_rate_of_both(*window, rate) for window in zip(ecg, ppg)])
                 known = np.isfinite(labels)
                 counter["unlabelled"] += int((~known).sum())
                 counter["kept"] -= int((~known).sum())
                 kept[kept] = known
-                columns = {"signal": ppg[known], "label": labels[known]}
+                columns |= {"signal": ppg[known], "label": labels[known]}
             yield self.to_table(
                 **columns,
                 sampling_rate=rate,
                 subject_id=record.subject_id,
                 record_id=record.record_id,
                 start_time=record.start_time + some[kept] / rate,
-                ecg_channel=header.sig_name[channels[0]].strip(" ,"),
-                ppg_channel=header.sig_name[channels[1]].strip(" ,"),
             )
 
 
@@ -265,24 +246,6 @@ def heart_rate_of_both(ecg: np.ndarray, ppg: np.ndarray, sampling_rate: float) -
 
 def _segment_headers(path: Path, header: wfdb.MultiRecord) -> list[Path]:
     return [beside(path, f"{name}.hea") for name in header.seg_name]
-
-
-def _below_common_folder(record_ids: Sequence[str]) -> dict[str, str]:
-    """Each path without the folders that all have in common."""
-    folders = [PurePosixPath(record_id).parts[:-1] for record_id in record_ids]
-    number = 0
-    while len({parts[: number + 1] for parts in folders}) == 1 and all(len(parts) > number for parts in folders):
-        number += 1
-    return {record_id: "/".join(PurePosixPath(record_id).parts[number:]) for record_id in record_ids}
-
-
-def _subjects_by_folder(record_ids: Sequence[str]) -> Mapping[str, str]:
-    subjects = {}
-    for record_id, below in _below_common_folder(record_ids).items():
-        folders = PurePosixPath(record_id).parts[:-1]
-        of_mimic = [name for name in folders if _MIMIC_SUBJECT.fullmatch(name)]
-        subjects[record_id] = of_mimic[0] if of_mimic else below.partition("/")[0]
-    return subjects
 
 
 def _read_header_if_whole(path: Path) -> wfdb.Record | wfdb.MultiRecord | None:

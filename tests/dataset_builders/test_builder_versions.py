@@ -32,6 +32,11 @@ CASES = {
     "ppg_dalia": [("pairs", {}), ("hr", {}), ("rr", {}), ("paper", {}), ("paper", {"label": "hr"})],
     "ptb_xl": [("superclass", {"lead": "all"}), ("subclass", {}), ("form", {}), ("rhythm", {}), ("all", {}), ("paper", {})],
     "pulsedb": [("pairs", {}), ("pairs", {"signals": "raw"}), ("bp", {}), ("sbp", {"signals": "raw"}), ("dbp", {})],
+    "signalfolder": [
+        ("recordings", {}),
+        ("recordings", {"label": "rate", "channels": ["ppg"], "window_seconds": 7.5, "stride_seconds": 5}),
+        ("recordings", {"label": ["codes"], "whole_recordings": True}),
+    ],
     "simulated": [
         (config, {"num_subjects": 5, "seconds_per_subject": 40}) for config in ("pairs", "hr", "rr", "bp", "rhythm")
     ],

@@ -32,6 +32,7 @@ CASES = [
     ("ppg_dalia", "pairs", "ppg_dalia"),
     ("ptb_xl", "superclass", "ptb-xl-a-large-publicly-available-electrocardiography-dataset-1.0.3"),
     ("pulsedb", "pairs", "PulseDB"),
+    ("signalfolder", "recordings", "challenge-2015-1.0.0"),
     ("simulated", "hr", None),
     ("uci_bp", "bp", "uci2_dataset"),
     ("wfdb_pairs", "pairs", "challenge-2015-1.0.0"),

@@ -363,6 +363,30 @@ def test_what_is_assumed_about_people_is_said(folder, caplog, records, options, 
     assert builder.subject_note in data["train"].info.description
 
 
+def test_one_signal_alone_is_enough_where_no_other_is_asked_for(folder):
+    flat = np.zeros(3750)
+    for index in range(3):
+        write_wfdb_record(folder, f"alone{index}", {"PLETH": None, "RESP": None})
+        write_wfdb_record(folder, f"pair{index}", {"II": flat, "PLETH": None})
+        write_wfdb_record(folder, f"other{index}", {"II": None})
+    data = load(folder, channels=["ppg"])
+    rows = all_rows(data)
+    assert sorted(row["record_id"] for row in rows) == sorted(
+        [f"{kind}{index}" for kind in ("alone", "pair") for index in range(3) for _ in range(3)]
+    )
+    assert set(data["train"].column_names) == {
+        "ppg", "sampling_rate", "subject_id", "record_id", "start_time", "ppg_channel"
+    }  # fmt: skip
+    frequencies = {"alone": 1, "pair": 2}  # of the sines, by the place of the channel
+    for row in rows:
+        times = np.arange(1250) / 125
+        frequency = frequencies[row["record_id"][:-1]]
+        np.testing.assert_allclose(row["ppg"], np.sin(2 * np.pi * frequency * times), atol=1e-3)
+    assert report(folder, channels=["ppg"])["skipped_records"].keys() == {"other0", "other1", "other2"}
+    with pytest.raises(ValueError, match=r"`channels` are ecg and/or ppg, but got \['abp'\]"):
+        load(folder, channels=["abp"])
+
+
 @pytest.mark.parametrize("option", ["subject", "ecg_patterns", "ppg_patterns"])
 def test_expressions_that_are_none(folder, option):
     write_wfdb_record(folder, "r0", {"II": None, "PLETH": None})

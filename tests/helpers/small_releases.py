@@ -1,6 +1,7 @@
 """A small release of each dataset, as its publisher has it."""
 
 import numpy as np
+import pandas as pd
 
 from helpers.pulsedb_release import simulated_segments, write_info_file, write_segment_file, write_subset_file
 from helpers.releases import (
@@ -67,6 +68,23 @@ def write_wfdb_pairs(folder):
     write_wfdb_frames(folder / "p3", "s0", frame_rate=50, ecg=3, ppg=2, seconds=30)
 
 
+def write_signalfolder(folder):
+    times = np.arange(1500) / 50
+    labels = []
+    for person in range(4):
+        write_wfdb_record(folder / f"p{person}", "s0", {"II": None, "PLETH": None}, seconds=30)
+        gap = np.cos((8 + person) * times)
+        gap[[100, 101, 900]], gap[1200:1300] = np.nan, np.nan
+        table = {"time": times, "ecg": np.sin((9 + person) * times), "ppg": gap}
+        pd.DataFrame(table).to_csv(folder / f"p{person}" / "s1.csv", index=False)
+        labels += [
+            (f"p{person}/s0", person, 60 + person, "AF"),
+            (f"p{person}/s1.csv", person, 70.5 + person, "SR;PVC"),
+        ]
+    columns = ["file_name", "subject_id", "rate", "codes"]
+    pd.DataFrame(labels, columns=columns).to_csv(folder / "metadata.csv", index=False)
+
+
 #: Writes the release of a builder into a folder; the simulation has none.
 WRITERS = {
     "bidmc": write_bidmc,
@@ -75,6 +93,7 @@ WRITERS = {
     "ppg_dalia": write_ppg_dalia,
     "ptb_xl": write_ptb_xl,
     "pulsedb": write_pulsedb,
+    "signalfolder": write_signalfolder,
     "uci_bp": write_uci_bp,
     "wfdb_pairs": write_wfdb_pairs,
 }

@@ -60,8 +60,24 @@ def test_required_argument_may_come_from_the_file(file):
 
 def test_required_argument_that_is_missing(capsys):
     with pytest.raises(SystemExit):
-        parse_arguments(FINETUNING, ["--use_cpu"])
-    assert "--task" in capsys.readouterr().err
+        parse_arguments(ENCODER, ["--use_cpu"])
+    assert "--tokenizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--task", "bidmc_hr", "--label", "systolic"]])
+def test_a_task_or_labels_are_required(flags):
+    with pytest.raises(ValueError, match="Give either `--task`, such as bidmc_hr, or `--label`"):
+        parse_arguments(FINETUNING, ["--from_scratch", "small", *flags, "--use_cpu"])
+
+
+def test_labels_override_the_task_of_a_file(file):
+    path = file(task="bidmc_hr", from_scratch="small")
+    task, *_ = parse_arguments(FINETUNING, [path, "--label", "systolic", "diastolic", "--use_cpu"])
+    assert (task.task, task.label) == (None, ["systolic", "diastolic"])
+    task, *_ = parse_arguments(
+        FINETUNING, [file(label="systolic", from_scratch="small"), "--task", "bidmc_hr", "--use_cpu"]
+    )
+    assert (task.task, task.label) == ("bidmc_hr", [])
 
 
 def test_unknown_names_in_a_file_are_refused(file):

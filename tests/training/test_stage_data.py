@@ -1,6 +1,7 @@
 """A stage reads a release or a prepared folder, with the same result."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from cmssl_hf.data.prepared.writing import Preparation
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.data import describe_data, load_stage_data
 from cmssl_hf.training.engine.provenance import subjects_seen
+from helpers.releases import write_wfdb_record
 
 
 OPTIONS = {"num_subjects": 10, "seconds_per_subject": 40}
@@ -142,6 +144,21 @@ def test_additional_data_join_split_by_split(two_datasets, tmp_path):
     assert len(seen) == 18
     assert {dataset for dataset, _ in seen} == {"simulated", "wfdb_pairs"}
     assert ("wfdb_pairs", additional["splits"]["validation"]["subjects"][0]) in seen
+
+
+def test_no_other_signal_is_asked_for_than_the_model_reads(tmp_path):
+    for number in range(10):
+        write_wfdb_record(
+            tmp_path / "wfdb", f"r{number}", {"PLETH": None} if number % 2 else {"II": None, "PLETH": None}
+        )
+    arguments = DataArguments(dataset="wfdb_pairs", data_dir=str(tmp_path / "wfdb"), cache_dir=str(tmp_path / "cache"))
+    training_arguments = TrainingArguments(output_dir=str(tmp_path / "run"), report_to="none")
+    for channels, people in ((("ppg",), 8), (("ecg", "ppg"), 3)):
+        dataset = load_stage_data(arguments, CMSSLFeatureExtractor(channels=channels), training_arguments, ("train",))
+        assert len(dataset["train"].unique("subject_id")) == people
+    asked = replace(arguments, dataset_options={"channels": ["ecg", "ppg"]})
+    dataset = load_stage_data(asked, CMSSLFeatureExtractor(channels=("ppg",)), training_arguments, ("train",))
+    assert len(dataset["train"].unique("subject_id")) == 3
 
 
 def test_additional_data_need_a_name_and_a_folder():
