@@ -140,10 +140,13 @@ def export_model(model: PreTrainedModel | Encode, extractor: CMSSLFeatureExtract
 
 def quantize(model: PreTrainedModel | Encode, path: Path, quantized_path: Path) -> None:
     """Writes the ONNX file `path` with weights of 8 bits."""
-    products = [node.name for node in onnx.load(path).graph.node if node.op_type in ("MatMul", "Gemm")]
+    exported = onnx.load(path)
+    # Shapes that the exporter noted before it merged weights, and that onnxruntime refuses as wrong.
+    del exported.graph.value_info[:]
+    products = [node.name for node in exported.graph.node if node.op_type in ("MatMul", "Gemm")]
     # Eight bits cannot tell thousands of neighbours apart: the codebook, which comes last, stays as it is.
     kept = products[-1:] if isinstance(model, Encode) else []
-    quantize_dynamic(path, quantized_path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
+    quantize_dynamic(exported, quantized_path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
 
 
 def largest_difference(model: PreTrainedModel | Encode, extractor: CMSSLFeatureExtractor, path: Path) -> float:

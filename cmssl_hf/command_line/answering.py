@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 from tqdm import tqdm
 
+from ..models.cmssl.recordings_cmssl import CHANNEL_PATTERNS
 from .files import RECORDING_SUFFIXES, recordings_in
 from .table import Table
 
@@ -43,8 +44,18 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         help=f"which files of folders, e.g. '*.csv'; all that end in {', '.join(RECORDING_SUFFIXES)} if left out",
     )
     parser.add_argument("--sampling_rate", type=float, help="in Hz, where the files do not state it")
-    parser.add_argument("--column", help="column or WFDB channel to read, where its name does not say what it is")
+    parser.add_argument(
+        "--column",
+        type=_column,
+        help="column or WFDB channel to read, where its name does not say what it is; ecg=NAME,ppg=NAME of two signals",
+    )
     parser.add_argument("--num_proc", type=int, default=1, help="processes; each loads the model")
+
+
+def _column(text: str) -> str | dict[str, str]:
+    parts = [part.partition("=") for part in text.split(",")]
+    named = {channel: name for channel, is_named, name in parts if is_named and channel in CHANNEL_PATTERNS}
+    return named if len(named) == len(parts) else text
 
 
 def write_table(make_answer: Callable[[argparse.Namespace], AnswerFiles], options: argparse.Namespace) -> int:
@@ -150,16 +161,14 @@ def _one_by_one(answer_files: AnswerFiles, files: Sequence[str]) -> Iterator[Row
     except ImportError:
         raise
     # Parsers of damaged files raise almost anything.
-    except Exception:
-        if len(files) == 1:
-            raise
-    for file in files[num_done:]:
-        try:
-            yield from _one_by_one(answer_files, [file])
-        except ImportError:
-            raise
-        except Exception as error:
-            yield [{"reason": f"{type(error).__name__}: {error}"}]
+    except Exception as error:
+        left = files[num_done:]
+        if len(left) == 1:
+            kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+            yield [{"reason": f"{kind}{error}"}]
+            return
+    for file in left:
+        yield from _one_by_one(answer_files, [file])
 
 
 @contextlib.contextmanager

@@ -136,8 +136,8 @@ def test_what_a_reader_did_not_foresee_does_not_end_the_rest(model, recordings, 
         return answers(self, files)
 
     monkeypatch.setattr(models.ModelAnswers, "__call__", fail)
-    arguments = ("--model", model, "--pattern", "?.*", "--output", "t.json")
-    assert run(monkeypatch, "predict", "recordings", *arguments) == 1
+    files = [f"recordings/{name}" for name in ("a.csv", "night/b.csv", "night/c.hea")]
+    assert run(monkeypatch, "predict", *files, "--model", model, "--output", "t.json") == 1
     rows = json.loads((recordings.parent / "t.json").read_text())
     assert [row["file"][-5:] for row in rows] == ["a.csv", "a.csv", "a.csv", "b.csv", "c.hea", "c.hea"]
     assert rows[3] == {"file": "recordings/night/b.csv", "reason": "IndexError: list index out of range"}
@@ -160,8 +160,17 @@ def test_tokens_of_both_signals_are_those_of_the_tokenizer(tmp_path, monkeypatch
     tokenizer.save_pretrained("tokenizer")
     extractor.save_pretrained("tokenizer")
     pair = np.stack([noisy_recording(13, 125, seed) for seed in (0, 1)])
-    np.savetxt("pair.csv", pair.T, header="ecg,ppg", comments="", delimiter=",", fmt="%.17g")
-    arguments = ("--model", "tokenizer", "--output", "t.json", "--sampling_rate", 125)
+    np.savetxt("pair.csv", pair.T, header="chest,wrist", comments="", delimiter=",", fmt="%.17g")
+    arguments = (
+        "--model",
+        "tokenizer",
+        "--output",
+        "t.json",
+        "--sampling_rate",
+        125,
+        "--column",
+        "ecg=chest,ppg=wrist",
+    )
     assert run(monkeypatch, "tokens", "pair.csv", *arguments) == 0
     rows = json.loads((tmp_path / "t.json").read_text())
     expected = []

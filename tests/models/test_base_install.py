@@ -114,7 +114,8 @@ def run(*arguments):
 
 files = ["watch.csv", "record.hea"]
 for command in (["predict", "--model", "model"], ["embed", "--model", "model"], ["quality", "--channel", "ppg"]):
-    assert run(*command, *files, "--sampling_rate", "64", "--output", "table.csv") == 0
+    status = run(*command, *files, "--sampling_rate", "64", "--output", "table.csv")
+    assert status == 0, status
     with open("table.csv") as file:
         assert [(row["file"], row["start"]) for row in csv.DictReader(file)] == [
             ("watch.csv", "0.0"), ("watch.csv", "10.0"), ("record.hea", "0.0"), ("record.hea", "10.0")

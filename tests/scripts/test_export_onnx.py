@@ -120,7 +120,7 @@ def test_a_tokenizer_gives_its_codes_and_eight_bits_nearly_all_of_them(script, m
 
 def test_eight_bits_are_smaller_and_nearly_the_same(script, monkeypatch, tmp_path):
     torch.manual_seed(0)
-    sizes = {**SIZES, "hidden_size": 64, "intermediate_size": 256}
+    sizes = {**SIZES, "hidden_size": 128, "intermediate_size": 512}
     labels = {"num_labels": 1, "problem_type": "regression", "label_mean": [70.0], "label_std": [10.0]}
     model = CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**sizes, **labels, initializer_range=0.2)).eval()
     model.save_pretrained(tmp_path / "model")
