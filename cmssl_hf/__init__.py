@@ -10,6 +10,8 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .models.cmssl.files_cmssl import register_file_reader
+from .recordings import open_file
 from .tasks import Task, register_task
 
 
@@ -29,6 +31,8 @@ __all__ = [
     "register_objective",
     "register_task",
 ]
+
+register_file_reader(open_file)
 
 if importlib.util.find_spec("transformers") is not None and importlib.util.find_spec("torch") is not None:
     from .models import registration as _registration  # noqa: F401 (after the models, which it imports too)

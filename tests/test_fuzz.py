@@ -18,12 +18,14 @@ from cmssl_hf.building.dataset_builder import SplitCounts
 from cmssl_hf.data.loading import load_dataset_builder
 from cmssl_hf.models.cmssl.convert_original_checkpoint import checkpoint_kind
 from cmssl_hf.models.cmssl.recordings_cmssl import read_recording
+from cmssl_hf.recordings import read_recording as read_signals
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.engine.checkpoints import write_manifest
 from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.engine.run_folder import RunFolder
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments
+from helpers import recording_files
 from helpers.fuzzing import fuzz
 from helpers.pulsedb_release import simulated_segments, write_segment_file
 from helpers.releases import dalia_content, write_dalia_subject, write_uci_fold, write_wfdb_record
@@ -62,6 +64,21 @@ def csv_recording(folder):
     path = folder / "r.csv"
     pd.DataFrame({"time": np.arange(50) / 25, "PLETH": np.sin(np.arange(50))}).to_csv(path, index=False)
     return [path], lambda: read_recording(path, ("ppg",), sampling_rate=25.0)
+
+
+def device_recording(write, name):
+    """A file of a device: its fuzzing damages the only file that `write` writes as `name`."""
+
+    def prepare(folder):
+        path = write(folder / name)
+        return [path], lambda: read_signals(path)
+
+    return prepare
+
+
+def empatica_session(folder):
+    session = recording_files.write_e4(folder / "session")
+    return [session / "BVP.csv", session / "ACC.csv", session / "EDA.csv"], lambda: read_signals(session)
 
 
 def csv_builder(folder):
@@ -248,6 +265,16 @@ READERS = {
     "WFDB builder": (wfdb_builder, (ValueError,)),
     "WFDB recording": (wfdb_recording, (ValueError, FileNotFoundError)),
     "CSV recording": (csv_recording, (ValueError,)),
+    "EDF recording": (device_recording(recording_files.write_edf, "r.edf"), (ValueError,)),
+    "DICOM recording": (device_recording(recording_files.write_dicom, "r.dcm"), (ValueError,)),
+    "Parquet recording": (device_recording(recording_files.write_parquet, "r.parquet"), (ValueError,)),
+    "ISHNE recording": (device_recording(recording_files.write_ishne, "r.ecg"), (ValueError,)),
+    "aECG recording": (device_recording(recording_files.write_aecg, "r.xml"), (ValueError,)),
+    "OpenSignals recording": (device_recording(recording_files.write_opensignals, "r.txt"), (ValueError,)),
+    "Polar recording": (device_recording(recording_files.write_polar, "r.txt"), (ValueError,)),
+    "Apple Health recording": (device_recording(recording_files.write_apple_ecg, "r.csv"), (ValueError,)),
+    "Empatica E4 folder": (empatica_session, (ValueError,)),
+    "Empatica E4 zip": (device_recording(recording_files.write_e4_zip, "r.zip"), (ValueError,)),
     "CSV builder": (csv_builder, (ValueError,)),
     "MATLAB v5": (matlab_5, (ValueError,)),
     "MATLAB v7.3": (matlab_7, (ValueError,)),

@@ -158,13 +158,11 @@ def _one_by_one(answer_files: AnswerFiles, files: Sequence[str]) -> Iterator[Row
             yield rows
             num_done += 1
         return
-    except ImportError:
-        raise
     # Parsers of damaged files raise almost anything.
     except Exception as error:
         left = files[num_done:]
         if len(left) == 1:
-            kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, (ValueError, OSError, ImportError)) else f"{type(error).__name__}: "
             yield [{"reason": f"{kind}{error}"}]
             return
     for file in left:

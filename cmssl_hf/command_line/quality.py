@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from ..models.cmssl.recording_windows_cmssl import fill_gaps, quality_issues, reason_not_to_use, window_times
-from ..models.cmssl.recordings_cmssl import Recording, read_recording
+from ..models.cmssl.recordings_cmssl import Recording
+from ..models.cmssl.recordings_cmssl import read_recording as read_channels
+from ..recordings import read_recording
 from .answering import Rows, add_files, write_table
 
 
@@ -23,20 +23,20 @@ class _Quality:
 
     def _recordings(self, file: str) -> list[Recording]:
         """One for each signal of a file."""
-        given = {"sampling_rate": self.options.sampling_rate, "column": self.options.column}
-        if self.options.channel is not None:
-            return [read_recording(file, (self.options.channel,), **given)]
-        found, errors = [], []
-        for channel in _CHANNELS:
-            try:
-                found.append(read_recording(file, (channel,), **given))
-            except ValueError as error:
-                errors.append(error)
-        if not found:
-            raise errors[0]
-        if len(found) == 2 and np.array_equal(*(next(iter(one.signals.values())) for one in found), equal_nan=True):
-            raise ValueError(f"{file} does not say what its signal is: give `--channel ecg` or `--channel ppg`.")
-        return found
+        channel, column, rate = self.options.channel, self.options.column, self.options.sampling_rate
+        if channel is not None:
+            return [read_channels(file, (channel,), sampling_rate=rate, column=column)]
+        signals = read_recording(file, column, rate).signals
+        known = [(name, signal) for name, signal in signals.items() if signal.kind is not None]
+        if not known:
+            raise ValueError(
+                f"{file} does not say which of its signals are ECG or PPG: give `--channel ecg` or `--channel ppg`. It has"
+                f" {', '.join(signals)}."
+            )
+        return [
+            Recording(name, {str(signal.kind): signal.samples}, {str(signal.kind): signal.sampling_rate})
+            for name, signal in known
+        ]
 
     def _rows(self, given: Recording) -> Rows:
         recording, filled = fill_gaps(given)
@@ -45,6 +45,8 @@ class _Quality:
         for start, end in window_times(recording, self.options.window_seconds, self.options.window_seconds):
             signals, missing = recording.cut(start, end), filled.cut(start, end)
             row = {"start": start, "end": end, "channel": channel}
+            if self.options.channel is None:
+                row["signal"] = recording.name
             reason = reason_not_to_use(signals, missing, recording.sampling_rates, patch_seconds=1.0)
             if reason is None:
                 issues = quality_issues(signals, recording.sampling_rates)

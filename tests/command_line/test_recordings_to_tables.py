@@ -13,6 +13,7 @@ from transformers import pipeline
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLFeatureExtractor, CMSSLTokenizerModel
 from cmssl_hf.command_line import models, table
+from cmssl_hf.command_line.files import recordings_in
 from cmssl_hf.command_line.main import main
 from helpers.pipelines import PATCH, REGRESSION, noisy_recording, save_model
 from helpers.tiny import tokenizer_config
@@ -204,22 +205,35 @@ def test_quality_and_info_need_no_model(recordings, monkeypatch, capsys):
     signal[10 * RATE : 20 * RATE] = rng.standard_normal(10 * RATE)
     signal[20 * RATE :] = 1.0
     table = np.stack([times, signal, rng.standard_normal(len(times))], 1)
-    np.savetxt("two.csv", table, header="time,ppg,ecg", comments="", delimiter=",")
+    np.savetxt("two.csv", table, header="time,wrist PPG,II", comments="", delimiter=",")
     assert run(monkeypatch, "quality", "two.csv", "--output", "t.json") == 0
     rows = json.loads((recordings.parent / "t.json").read_text())
-    assert [(row["channel"], row["start"]) for row in rows] == [(c, s) for c in ("ecg", "ppg") for s in (0, 10, 20)]
-    assert all("ecg_no_pulse" in row["quality_issues"] for row in rows[:3])
-    assert "ppg_no_pulse" not in rows[3]["quality_issues"]
-    assert rows[4]["quality_issues"] == "ppg_no_pulse"
-    assert rows[5]["reason"] == "flat"
+    assert [(row["signal"], row["channel"], row["start"]) for row in rows] == [
+        (name, channel, start) for name, channel in (("wrist PPG", "ppg"), ("II", "ecg")) for start in (0, 10, 20)
+    ]
+    assert "ppg_no_pulse" not in rows[0]["quality_issues"]
+    assert rows[1]["quality_issues"] == "ppg_no_pulse"
+    assert rows[2]["reason"] == "flat"
+    assert all("ecg_no_pulse" in row["quality_issues"] for row in rows[3:])
 
     np.savetxt("unnamed.csv", times[:, None], header="value", comments="")
     assert run(monkeypatch, "quality", "unnamed.csv", "--sampling_rate", RATE, "--output", "t.json") == 1
-    assert "does not say what its signal is: give `--channel ecg` or `--channel ppg`" in capsys.readouterr().err
+    assert "unnamed.csv does not say which of its signals are ECG or PPG: give `--channel" in capsys.readouterr().err
 
     assert run(monkeypatch, "info", "two.csv", "recordings/broken.csv") == 1
     said = capsys.readouterr().out
-    assert "ppg  1,920 samples at 64 Hz, 30.0 s" in said and "recordings/broken.csv\n  cannot be read: " in said
+    assert "wrist PPG: ppg, 1,920 samples at 64 Hz, 30.0 s, from " in said
+    assert "recordings/broken.csv\n  cannot be read: " in said
+
+
+def test_a_folder_of_an_empatica_is_one_recording(recordings):
+    (recordings / "e4").mkdir()
+    for name in ("BVP.csv", "EDA.csv"):
+        np.savetxt(recordings / "e4" / name, [1.6e9, 64.0, *range(640)], fmt="%.1f")
+    assert list(recordings_in(["recordings", "else.csv"])) == [
+        f"recordings/{name}" for name in ("a.csv", "broken.csv", "e4", "night/b.csv", "night/c.hea")
+    ] + ["else.csv"]
+    assert list(recordings_in(["recordings"], "*.hea")) == ["recordings/e4", "recordings/night/c.hea"]
 
 
 def test_refusals_are_a_line(model, recordings, monkeypatch):

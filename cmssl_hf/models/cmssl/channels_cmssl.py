@@ -34,6 +34,13 @@ _WORDS = {
                        "deg", "eda", "eeg", "emg", "eog", "gsr", "gyro", "heartrate", "hg", "hr", "ibi", "icp", "kpa", "mmhg",
                        "nibp", "pressure", "resp", "respiration", "rr", "spo", "tags", "temp", "temperature"},
 }  # fmt: skip
+#: Units of signals in lower case. Those of the raw numbers of a converter are of any.
+_RAW_UNITS = {"", "adu", "adc", "au", "a.u.", "nu", "n.u.", "raw", "count", "counts", "lsb", "digit", "digits", "1", "-", "unitless",
+              "dimensionless", "bit", "bits", "unknown"}  # fmt: skip
+_UNITS = {
+    "ecg": _RAW_UNITS | {"v", "mv", "uv", "µv", "μv", "nv", "volt", "volts", "millivolt", "microvolt"},
+    "ppg": _RAW_UNITS | {"v", "mv", "uv", "µv", "μv", "nv", "%", "nw", "pa", "na", "ua", "µa", "μa", "ma", "pm"},
+}
 #: Oximeters call their PPG after what is computed from it.
 _SAID_OF_PPG = {"spo"}
 #: Words for a rate, without spaces.
@@ -74,6 +81,58 @@ def first_match(names: Sequence[str], patterns: Sequence[str]) -> int | None:
     return None
 
 
+def unit_in_name(name: str) -> str:
+    """The unit in brackets behind a name, such as `mV` of `ECG [mV]`; empty if there is none."""
+    found = re.search(r"[\[(]\s*([^\[\]()\d]{1,12}?)\s*[\])]\s*$", name)
+    return found[1] if found else ""
+
+
+def kind_of(name: str) -> str | None:
+    """`"ecg"` or `"ppg"`, whichever a name tells of; `None` if it tells of neither."""
+    if _ABOUT.intersection(words(name)):
+        return None
+    bare = re.sub(r"\s*[\[(][^\[\]()]*[\])]\s*$", "", name)
+    for channel, patterns in CHANNEL_PATTERNS.items():
+        if not _says_more(name, channel) and first_match([bare], patterns) is not None:
+            return channel
+    return None
+
+
+def numbered_names(names: Sequence[str]) -> list[str]:
+    """Names that are there several times get numbers: `ECG (1)`, `ECG (2)`."""
+    known = [name.strip(" ,") for name in names]
+    return [
+        name if known.count(bare) == 1 or not bare else f"{bare} ({known[: i + 1].count(bare)})"
+        for i, (name, bare) in enumerate(zip(names, known))
+    ]
+
+
+def every_signal(
+    names: Sequence[str], column: str | Mapping[str, str] | None, where: str, not_signals: Sequence[int] = ()
+) -> dict[str, int]:
+    """Position of each signal by its name, or of the one that `column` names.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if column is not None:
+        return {str(column).strip(): choose_channels(names, ["signal"], str(column), where)["signal"]}
+    return {
+        name.strip(" ,") or f"signal {position + 1}": position
+        for position, name in enumerate(names)
+        if position not in not_signals and not (name and re.fullmatch(_COUNTER, name.strip(), re.IGNORECASE))
+    }
+
+
+def _most_likely(names: Sequence[str], patterns: Sequence[str]) -> list[int]:
+    """Positions of all names that wholly match the earliest possible pattern."""
+    for pattern in patterns:
+        found = [i for i, name in enumerate(names) if re.fullmatch(pattern, name.strip(" ,"), re.IGNORECASE)]
+        if found:
+            return found
+    return []
+
+
 def choose_channels(
     names: Sequence[str],
     channels: Sequence[str],
@@ -81,6 +140,7 @@ def choose_channels(
     where: str,
     file_name: str = "",
     not_signals: Sequence[int] = (),
+    units: Sequence[str] = (),
 ) -> dict[str, int]:
     """Position among `names` of each channel.
 
@@ -91,9 +151,10 @@ def choose_channels(
         where: what messages call the source.
         file_name: or another text that tells what a single signal is whose own name says nothing.
         not_signals: positions of columns of another kind, such as times.
+        units: of the signals, where a file states them; one that is of another quantity, or not known, must be asked for.
 
     Raises:
-        ValueError: if a channel is not among them.
+        ValueError: if a channel is not among them, or several are equally likely, or its unit is none of such a signal.
     """
     if isinstance(column, str) and len(channels) > 1:
         raise ValueError(f"The model reads {' and '.join(channels)}: `column` must give a name for each of them.")
@@ -109,14 +170,25 @@ def choose_channels(
             position = first_match(names, (re.escape(str(wanted[channel]).strip(" ,")),))
         else:
             own = [position for position in signals if not _says_more(names[position], channel)]
-            found = first_match([names[position] for position in own], CHANNEL_PATTERNS[channel])
-            position = None if found is None else own[found]
+            likely = _most_likely([names[position] for position in own], CHANNEL_PATTERNS[channel])
+            if len(likely) > 1:
+                listed = ", ".join(names[own[i]].strip() for i in likely)
+                raise ValueError(
+                    f"{where} has several signals that look like {channel}: {listed}. `column` names one."
+                )
+            position = own[likely[0]] if likely else None
             if position is None and len(channels) == 1:
                 position = _single_unnamed(names, channel, not_signals, file_name)
         if position is None:
             sought = f"called {wanted[channel]!r}" if channel in wanted else f"that looks like {channel} by its name"
             listed = ", ".join(name.strip() or "one without a name" for name in names)
             raise ValueError(f"{where} has no signal {sought}; it has {listed}. `column` names one.")
+        if units and channel not in wanted and units[position].strip().lower() not in _UNITS[channel]:
+            listed = ", ".join(f"{name.strip()} ({unit or 'no unit'})" for name, unit in zip(names, units))
+            raise ValueError(
+                f"{where}: the unit {units[position]!r} of {names[position]!r} is none of {channel}; it has {listed}. `column`"
+                " names one."
+            )
         positions[channel] = position
     return positions
 
@@ -159,10 +231,14 @@ def says_another(text: str, channel: str) -> bool:
 __all__ = [
     "CHANNEL_PATTERNS",
     "choose_channels",
+    "every_signal",
     "first_match",
     "is_rate",
+    "kind_of",
+    "numbered_names",
     "rate_in_name",
     "says_another",
     "signal_words",
+    "unit_in_name",
     "words",
 ]

@@ -4,31 +4,37 @@ import contextlib
 import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .channels_cmssl import CHANNEL_PATTERNS, choose_channels, first_match, is_rate, rate_in_name, says_another
+from .channels_cmssl import (
+    CHANNEL_PATTERNS,
+    choose_channels,
+    every_signal,
+    first_match,
+    is_rate,
+    numbered_names,
+    rate_in_name,
+    says_another,
+    unit_in_name,
+)
+from .files_cmssl import SignalFile, Table, open_registered
 from .tables_cmssl import TABLE_SUFFIXES, as_numbers, read_table
 from .time_axis_cmssl import RATE_TOLERANCE, is_time, on_regular_grid, seconds_from
+from .wfdb_cmssl import header_of, open_wfdb, refuse_unsafe_header
 
 
-_NEEDS_WFDB = "Reading WFDB records needs wfdb: `pip install wfdb`."
 _KINDS_OF_FILES = (
-    "WFDB records (a header `.hea`) and tables of numbers in text files (`.csv`, `.tsv`, `.txt`, also `.gz`) are read"
+    "WFDB records (a header `.hea`) and tables of numbers in text files (`.csv`, `.tsv`, `.txt`, also `.gz`) are read, and with"
+    " cmssl_hf also EDF, BDF, Parquet, DICOM and other formats"
 )
 #: Keys under which it stands what `"signal"` is.
 _DESCRIPTIONS = ("channel", "channel_name", "signal_name", "sig_name", "signal_type", "modality", "sensor", "kind", "type", "name",
                  "lead", "unit", "units")  # fmt: skip
-
-#: Formats of WFDB that are FLAC streams; a sample in any other takes at least a byte.
-_COMPRESSED_FORMATS = ("508", "516", "524")
-#: Samples in a byte of FLAC, where the signal is constant: the largest block has 65,535 samples, the smallest frame 10 bytes.
-_LARGEST_COMPRESSION = 6554
-#: Samples of a record of several segments, whose gaps are in no file: 24 days at 125 Hz.
-_LARGEST_GAPPED_RECORD = 2**28
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,15 @@ class Recording:
         name: what messages call it.
         signals: array `(samples,)` per channel, in any unit; NaN where nothing was recorded.
         sampling_rates: rate of each channel in Hz.
+        units: of the channels, where they are known.
+        start: when the first samples were recorded, if that is known.
     """
 
     name: str
     signals: dict[str, np.ndarray]
     sampling_rates: dict[str, float]
+    units: dict[str, str] = field(default_factory=dict)
+    start: datetime | None = None
 
     @property
     def duration(self) -> float:
@@ -58,47 +68,9 @@ class Recording:
         }
 
 
-def refuse_unsafe_header(header: str | os.PathLike) -> None:
-    """Refuses a WFDB header that should not be followed - it is metadata, which anyone may have written, or damage has changed:
-    one that names files in other folders, or states more samples than its files can hold, for which memory would be taken.
-
-    Args:
-        header: the `.hea` file.
-
-    Raises:
-        ValueError: if a signal or segment is not a plain name, or the stated length is impossible.
-        ImportError: if wfdb is not installed.
-    """
-    try:
-        from wfdb.io.header import rx_record
-    except ImportError as error:
-        raise ImportError(_NEEDS_WFDB) from error
-    # Read as wfdb reads it: what it leaves out cannot hide a path.
-    lines = [line.strip() for line in Path(header).read_text(encoding="ascii", errors="ignore").splitlines()]
-    first, *others = [line for line in lines if line and not line.startswith("#")] or [""]
-    parts = [line.split() for line in others]
-    for name, *_ in parts:
-        if "/" in name or "\\" in name or name in (".", ".."):
-            raise ValueError(f"it names the file {name!r}: only files beside a header are read.")
-    record = rx_record.match(first)
-    if record is None or not record["sig_len"]:
-        return
-    stated = int(record["sig_len"])
-    if record["n_seg"]:
-        if stated > _LARGEST_GAPPED_RECORD:
-            raise ValueError(f"it states {stated:,} samples, more than {_LARGEST_GAPPED_RECORD:,}: read its segments.")
-        return
-    for name, *format_and_more in parts:
-        file = Path(header).parent / name
-        compressed = format_and_more and format_and_more[0].startswith(_COMPRESSED_FORMATS)
-        # wfdb says so if a file is missing.
-        if file.is_file() and stated > file.stat().st_size * (_LARGEST_COMPRESSION if compressed else 1):
-            raise ValueError(f"it states {stated:,} samples, but {name} has only {file.stat().st_size:,} bytes.")
-
-
 def read_recording(
     source: Any,
-    channels: Sequence[str],
+    channels: Sequence[str] | None,
     *,
     sampling_rate: float | None = None,
     column: str | Mapping[str, str] | None = None,
@@ -119,8 +91,9 @@ def read_recording(
             - the path of a WFDB record, with or without `.hea`, or of its signal file; its gaps become NaN;
             - the path of a table of numbers in a text file (`.csv`, `.tsv`, `.txt`, also `.gz`) with a header: separator,
               decimal mark and lines of units or comments are found; cells that hold no number become NaN. One column needs no
-              header. `BVP.csv` of an Empatica E4 states its rate.
-        channels: `"ecg"` and/or `"ppg"`.
+              header. `BVP.csv` of an Empatica E4 states its rate;
+            - the path of a file or folder that a registered reader knows (`register_file_reader`), as those of cmssl_hf do.
+        channels: `"ecg"` and/or `"ppg"`; `None` reads every signal of a file, under its own name.
         sampling_rate: rate in Hz, for sources that do not state theirs. Files and tables must not state another one.
         column: name of the column, key or WFDB channel, or a dictionary from channel to name.
 
@@ -129,13 +102,15 @@ def read_recording(
         FileNotFoundError: if there is no such file.
         ImportError: if the package that reads such files is not installed.
     """
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(Path(source), channels, sampling_rate, column)
+    if channels is None:
+        raise ValueError("Every signal is read of files only; `channels` must say what to read.")
     if isinstance(source, Mapping):
         # Where there are samples, a path tells where they came from.
         if source.get("path") is not None and not any(map(_is_sequence, source.values())):
             return _from_description(source, channels, sampling_rate, column)
         return _from_mapping(source, channels, sampling_rate, column)
-    if isinstance(source, (str, os.PathLike)):
-        return _from_path(Path(source), channels, sampling_rate, column)
     if hasattr(source, "columns") and hasattr(source, "__getitem__"):
         return _from_data_frame(source, channels, sampling_rate, column)
     if hasattr(source, "to_numpy") and hasattr(source, "name"):
@@ -180,46 +155,71 @@ def _stated_rate(source: Mapping[str, Any], name: str) -> float | None:
 
 
 def _from_path(
-    path: Path, channels: Sequence[str], sampling_rate: float | None, column: str | Mapping[str, str] | None
+    path: Path, channels: Sequence[str] | None, sampling_rate: float | None, column: str | Mapping[str, str] | None
 ) -> Recording:
     try:
         path = path.expanduser()
-        header = _header_of(path)
-        exists = path.exists()
+        file = _open(path)
     # The name of somebody's home, or one that is too long.
     except (OSError, RuntimeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if path.name.lower().endswith(TABLE_SUFFIXES):
-        table = read_table(path)
-        return _from_columns(
-            str(path),
-            table.names,
-            table.columns,
-            channels,
-            sampling_rate,
-            column,
-            table.sampling_rate,
-            f"{path.name} {table.description}",
-            units=table.units,
-        )
-    if header is not None:
-        return _from_wfdb(header, channels, sampling_rate, column)
+    if isinstance(file, SignalFile):
+        return _from_signal_file(file, channels, sampling_rate, column)
+    return _from_columns(
+        str(path),
+        file.names,
+        file.columns,
+        channels,
+        sampling_rate,
+        column,
+        file.sampling_rate,
+        f"{path.name} {file.description}",
+        units=file.units,
+    )
+
+
+def _open(path: Path) -> SignalFile | Table:
+    header = header_of(path)
+    is_table = path.name.lower().endswith(TABLE_SUFFIXES)
+    if header is not None and not is_table:
+        return open_wfdb(header)
+    exists = path.exists()
+    if exists and (file := open_registered(path)) is not None:
+        return file
+    if is_table:
+        return read_table(path)
     if exists:
         raise ValueError(f"{path} cannot be read: {_KINDS_OF_FILES}; no header beside it names it.")
     raise FileNotFoundError(f"There is no file {path} and no WFDB header {path.name}.hea: {_KINDS_OF_FILES}.")
 
 
-def _header_of(path: Path) -> Path | None:
-    """The header of a WFDB record that is given by its name, its header or one of its signal files."""
-    if not path.name:
-        return None
-    for header in (path, path.with_name(f"{path.name}.hea")):
-        if header.suffix == ".hea" and header.is_file():
-            return header
-    header = path.with_suffix(".hea")
-    if header.is_file() and path.name in header.read_text(encoding="ascii", errors="ignore").split():
-        return header
-    return None
+def _from_signal_file(
+    file: SignalFile,
+    channels: Sequence[str] | None,
+    sampling_rate: float | None,
+    column: str | Mapping[str, str] | None,
+) -> Recording:
+    if not file.names:
+        raise ValueError(f"{file.name} holds no signal.")
+    names = numbered_names(file.names)
+    if channels is None:
+        positions = every_signal(names, column, file.name)
+    else:
+        told = f"{file.description} {' '.join(file.units)}"
+        positions = choose_channels(names, channels, column, file.name, told, units=file.units)
+    rates = {
+        channel: _checked_rate(file.sampling_rates[position], file.name) for channel, position in positions.items()
+    }
+    if sampling_rate is not None and any(abs(rate - sampling_rate) > RATE_TOLERANCE * rate for rate in rates.values()):
+        raise ValueError(f"{file.name} states {rates} Hz, but `sampling_rate` is {sampling_rate}; leave it out.")
+    signals = {channel: file.load(position) for channel, position in positions.items()}
+    if not all(map(len, signals.values())):
+        raise ValueError(f"{file.name} holds no samples.")
+    units = {channel: file.units[position] for channel, position in positions.items() if file.units[position]}
+    # A WFDB record is called without its header.
+    return Recording(file.name.removesuffix(".hea"), signals, rates, units, file.start)
 
 
 def _from_mapping(
@@ -309,7 +309,7 @@ def _from_columns(
     where: str,
     names: Sequence[str],
     columns: Callable[[Sequence[int]], list[np.ndarray]],
-    channels: Sequence[str],
+    channels: Sequence[str] | None,
     sampling_rate: float | None,
     column: str | Mapping[str, str] | None,
     stated_rate: float | None = None,
@@ -321,25 +321,39 @@ def _from_columns(
     rate_positions = [position for position, name in enumerate(names) if is_rate(name)]
     not_signals = [*time_positions, *rate_positions]
     told = [file_name, *(unit for position, unit in enumerate(units) if position not in not_signals)]
-    positions = choose_channels(names, channels, column, where, " ".join(told), not_signals)
+    signal_names = numbered_names(names)
+    if channels is None:
+        positions = every_signal(signal_names, column, where, not_signals)
+    else:
+        positions = choose_channels(signal_names, channels, column, where, " ".join(told), not_signals)
     wanted = sorted({*positions.values(), *time_positions, *rate_positions})
     values = dict(zip(wanted, columns(wanted)))
-    signals = {
-        channel: _as_signal(as_numbers(values[position], f"{where}, column {names[position]!r}"), where)
-        for channel, position in positions.items()
-    }
+    signals = {}
+    for channel, position in positions.items():
+        try:
+            samples = as_numbers(values[position], f"{where}, column {names[position]!r}")
+        except ValueError:
+            # Where all signals are read, texts are none.
+            if channels is None and column is None:
+                continue
+            raise
+        signals[channel] = _as_signal(samples, where)
+    if not signals:
+        raise ValueError(f"{where} has no column of numbers; it has {', '.join(names)}.")
     times = {**(index or {})}
     units = units or [""] * len(names)
     times.update({f"{names[i]} {units[i]}": values[i] for i in time_positions if i not in positions.values()})
     rates = {} if stated_rate is None else {"header": stated_rate}
-    for position in positions.values():
+    for position in (positions[channel] for channel in signals):
         if (rate := rate_in_name(names[position])) is not None:
             rates[names[position]] = rate
     for position in rate_positions:
         stated = as_numbers(values[position], f"{where}, column {names[position]!r}")
         if len(stated) and np.nanmin(stated) == np.nanmax(stated):
             rates[names[position]] = _checked_rate(float(np.nanmin(stated)), where)
-    return _timed(signals, times, rates, sampling_rate, where)
+    recording = _timed(signals, times, rates, sampling_rate, where)
+    found = {channel: units[positions[channel]] or unit_in_name(names[positions[channel]]) for channel in signals}
+    return replace(recording, units={channel: unit for channel, unit in found.items() if unit})
 
 
 def _timed(
@@ -422,29 +436,6 @@ def _checked_rate(sampling_rate: float | None, name: str) -> float:
     ):
         return float(sampling_rate)
     raise ValueError(f"`sampling_rate` of {name} must be a positive, finite number of Hz, but is {sampling_rate!r}.")
-
-
-def _from_wfdb(
-    header: Path, channels: Sequence[str], sampling_rate: float | None, column: str | Mapping[str, str] | None
-) -> Recording:
-    try:
-        import wfdb
-    except ImportError as error:
-        raise ImportError(_NEEDS_WFDB) from error
-    try:
-        refuse_unsafe_header(header)
-        record = wfdb.rdrecord(str(header.with_suffix("")), smooth_frames=False)
-        # A signal without a description has no name.
-        names, samples = [name or "" for name in record.sig_name], list(record.e_p_signal)
-    # Parsers of damaged files raise almost anything.
-    except Exception as error:
-        raise ValueError(f"{header} cannot be read as a WFDB record: {type(error).__name__}: {error}") from error
-    positions = choose_channels(names, channels, column, str(header), f"{header.name} {' '.join(record.units)}")
-    signals = {channel: np.asarray(samples[position], np.float64) for channel, position in positions.items()}
-    rates = {channel: float(record.fs * record.samps_per_frame[position]) for channel, position in positions.items()}
-    if sampling_rate is not None and any(rate != sampling_rate for rate in rates.values()):
-        raise ValueError(f"{header} states {rates} Hz, but `sampling_rate` is {sampling_rate}; leave it out.")
-    return Recording(str(header.with_suffix("")), signals, rates)
 
 
 __all__ = ["CHANNEL_PATTERNS", "Recording", "first_match", "read_recording", "refuse_unsafe_header"]

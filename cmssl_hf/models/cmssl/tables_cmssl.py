@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import re
 import zlib
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -23,6 +24,8 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _HEAD_BYTES = 2**16
 #: Separators of cells, the ones that mean nothing else first.
 _SEPARATORS = ("\t", ";", "|", ",", " ")
+#: Bytes to which a compressed file of any size may unpack, and for each of its bytes: numbers pack to a tenth.
+_LARGEST_UNPACKED, _LARGEST_COMPRESSION = 2**26, 100
 #: Stands for the separator of files of one column; no text has it.
 _NO_SEPARATOR = "\x1f"
 
@@ -89,7 +92,7 @@ class TableFile:
         try:
             # One more column than there are, for cells that would be left out without a word.
             table = pd.read_csv(
-                self.path,
+                _content(self.path),
                 sep=r"\s+" if self.separator == " " else self.separator,
                 decimal=self.decimal,
                 header=None,
@@ -111,6 +114,44 @@ class TableFile:
                 f"{self.path} has more cells in row {row + 1:,} of its numbers than the {width} of its columns."
             )
         return [table[position].to_numpy() for position in positions]
+
+
+class _Bounded(io.RawIOBase):
+    """What a compressed file unpacks to, up to a number of bytes."""
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self._file, self._limit, self._left = file, limit, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"it unpacks to more than {self._limit:,} bytes.")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def bounded(file: IO[bytes], packed_bytes: int) -> io.BufferedReader:
+    """The content of a compressed file, whose reading raises `ValueError` where it unpacks to more than recordings do.
+
+    Args:
+        file: that unpacks.
+        packed_bytes: size of the compressed file.
+    """
+    return io.BufferedReader(_Bounded(file, max(_LARGEST_UNPACKED, _LARGEST_COMPRESSION * packed_bytes)), 2**16)
+
+
+def _content(path: Path) -> Path | io.BufferedReader:
+    if path.suffix.lower() != ".gz":
+        return path
+    return bounded(cast(IO[bytes], gzip.open(path)), path.stat().st_size)
 
 
 def import_pandas() -> ModuleType:
@@ -344,4 +385,4 @@ def as_numbers(values: np.ndarray, name: str) -> np.ndarray:
     return numbers
 
 
-__all__ = ["TABLE_SUFFIXES", "TableFile", "as_numbers", "import_pandas", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "TableFile", "as_numbers", "bounded", "import_pandas", "read_table"]
