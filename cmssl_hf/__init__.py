@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def naming_the_extra() -> Iterator[None]:
+def naming_the_extra(extra: str = "train") -> Iterator[None]:
     """Around imports of packages that a model does not need: where one is missing, the error says what to install."""
     try:
         yield
@@ -64,7 +64,7 @@ def naming_the_extra() -> Iterator[None]:
         if package == __name__:
             raise
         raise ModuleNotFoundError(
-            f'{package} is not installed: `pip install "cmssl_hf[train]"`.', name=error.name
+            f'{package} is not installed: `pip install "cmssl_hf[{extra}]"`.', name=error.name
         ) from None
 
 

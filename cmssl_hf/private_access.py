@@ -4,19 +4,25 @@
 `training/engine/trainer_hooks.py`, which the same test watches.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from datasets import Dataset
 from transformers import PreTrainedModel
 
 
-def fingerprint_of(dataset: Dataset) -> str:
+if TYPE_CHECKING:
+    # Models answer where it is not installed.
+    from datasets import Dataset
+
+
+def fingerprint_of(dataset: "Dataset") -> str:
     """Hash of how a dataset came about, by which `datasets` caches what is derived from it. Our own derivations must be cached by
     it too, and there is no public name for it."""
     return dataset._fingerprint
 
 
-def selected_rows(dataset: Dataset) -> np.ndarray | None:
+def selected_rows(dataset: "Dataset") -> np.ndarray | None:
     """Which row of its table each row of a shuffled, filtered or sorted dataset is; `None` where all are in place. The public way
     to rows copies the table."""
     return None if dataset._indices is None else dataset._indices.column(0).to_numpy()

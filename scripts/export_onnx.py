@@ -1,12 +1,14 @@
-"""Exports an encoder, with its pre-training or task head if it has one, to ONNX.
+"""Exports a tokenizer, or an encoder with its pre-training or task head if it has one, to ONNX.
 
     python scripts/export_onnx.py --model runs/finetuned --output_dir runs/finetuned_onnx
 
-The folder gets `model.onnx` beside the model's configuration and feature extractor. The batch size and the number of patches
+The folder gets `model.onnx` beside the model's configuration and feature extractor and, with `--int8`, `model_int8.onnx`, whose
+weights are 8-bit integers and whose activations become such as they are computed (onnxruntime's dynamic quantisation). The batch size and the number of patches
 are dynamic; the inputs are what the feature extractor writes with `return_tensors="np"`: `input_values (batch, channels,
 samples)`, float32, and `attention_mask (batch, samples)`, int32. onnxruntime wants both, of these types: where nothing is
-padded, the mask is all ones. It must give the outputs of torch at several shapes of the extractor's output, or the export
-fails.
+padded, the mask is all ones. A tokenizer gives `codes (batch, patches)`, -100 in padding, and the `latents` that they are nearest
+to. It must give the outputs of torch at several shapes of the extractor's output, or the export fails; what 8 bits cost is for
+recordings to say, and is printed for random signals only.
 
     session = onnxruntime.InferenceSession("runs/finetuned_onnx/model.onnx")
     extract = CMSSLFeatureExtractor.from_pretrained("runs/finetuned_onnx")
@@ -20,8 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -32,10 +37,12 @@ from transformers import (
 )
 
 import cmssl_hf
-from cmssl_hf import CMSSLFeatureExtractor
+from cmssl_hf import CMSSLFeatureExtractor, CMSSLTokenizerModel
+from cmssl_hf.models.cmssl.modeling_cmssl_layers import mask_signals, patch_attention_mask, patch_signals
 
 
 MODEL_CLASSES = {
+    cmssl_hf.CMSSLTokenizerModel.__name__: AutoModel,
     cmssl_hf.CMSSLEncoderModel.__name__: AutoModel,
     cmssl_hf.CMSSLEncoderForPreTraining.__name__: AutoModelForPreTraining,
     cmssl_hf.CMSSLEncoderForSequenceClassification.__name__: AutoModelForSequenceClassification,
@@ -49,17 +56,35 @@ class ExportArguments:
 
     model: str = field(metadata={"help": "Folder or Hub repository of an encoder or a fine-tuned model."})
     output_dir: str = field(metadata={"help": "Folder for `model.onnx`, configuration and feature extractor."})
+    int8: bool = field(default=False, metadata={"help": "Write `model_int8.onnx`, too."})
     tolerance: float = field(
         default=1e-4,
         metadata={"help": "Largest difference allowed between torch and onnxruntime, relative to the largest output."},
     )
 
 
-def load_model(name: str) -> PreTrainedModel:
+class Encode(nn.Module):
+    """The half of a tokenizer that finds codes, for batches of any size."""
+
+    def __init__(self, tokenizer: CMSSLTokenizerModel):
+        super().__init__()
+        self.config = tokenizer.config
+        self.encoder = tokenizer.encoder
+        self.codebook = tokenizer.codebook
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        signals = mask_signals(input_values, attention_mask)
+        patches = patch_signals(signals, self.config.patch_size, len(self.config.channels))
+        real = patch_attention_mask(attention_mask, self.config.patch_size)
+        latents = self.encoder(patches, real)
+        return {"codes": self.codebook.most_similar(latents).masked_fill(~real, -100), "latents": latents}
+
+
+def load_model(name: str) -> PreTrainedModel | Encode:
     """The model of a folder or repository with the head that it was saved with, in evaluation mode and float32.
 
     Raises:
-        ValueError: if it is not an encoder, or cuts windows into pieces.
+        ValueError: if it is none of ours, or cuts windows into pieces.
     """
     config = AutoConfig.from_pretrained(name)
     architecture = (config.architectures or ["unknown"])[0]
@@ -69,7 +94,8 @@ def load_model(name: str) -> PreTrainedModel:
         raise ValueError(
             f"{name} cuts windows into pieces of {config.piece_seconds:g} s, as many as they hold, and a graph has a fixed number."
         )
-    return MODEL_CLASSES[architecture].from_pretrained(name, dtype=torch.float32).eval()
+    model = MODEL_CLASSES[architecture].from_pretrained(name, dtype=torch.float32).eval()
+    return Encode(model).eval() if isinstance(model, CMSSLTokenizerModel) else model
 
 
 def example_inputs(extractor: CMSSLFeatureExtractor, batch_size: int, num_patches: int) -> dict[str, np.ndarray]:
@@ -90,7 +116,7 @@ def example_inputs(extractor: CMSSLFeatureExtractor, batch_size: int, num_patche
     return dict(features)
 
 
-def export_model(model: PreTrainedModel, extractor: CMSSLFeatureExtractor, path: Path) -> None:
+def export_model(model: PreTrainedModel | Encode, extractor: CMSSLFeatureExtractor, path: Path) -> None:
     """Writes `model` to the file `path`, with one ONNX output per field of its torch output."""
     # 0 and 1 are special to torch's shape analysis, so the example has more of everything.
     inputs = _as_tensors(example_inputs(extractor, batch_size=2, num_patches=3))
@@ -112,9 +138,20 @@ def export_model(model: PreTrainedModel, extractor: CMSSLFeatureExtractor, path:
     )
 
 
-def largest_difference(model: PreTrainedModel, extractor: CMSSLFeatureExtractor, path: Path) -> float:
+def quantize(model: PreTrainedModel | Encode, path: Path, quantized_path: Path) -> None:
+    """Writes the ONNX file `path` with weights of 8 bits."""
+    exported = onnx.load(path)
+    # Shapes that the exporter noted before it merged weights, and that onnxruntime refuses as wrong.
+    del exported.graph.value_info[:]
+    products = [node.name for node in exported.graph.node if node.op_type in ("MatMul", "Gemm")]
+    # Eight bits cannot tell thousands of neighbours apart: the codebook, which comes last, stays as it is.
+    kept = products[-1:] if isinstance(model, Encode) else []
+    quantize_dynamic(exported, quantized_path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
+
+
+def largest_difference(model: PreTrainedModel | Encode, extractor: CMSSLFeatureExtractor, path: Path) -> float:
     """Largest difference between onnxruntime's outputs and torch's for several shapes of the extractor's output, relative to
-    the largest output."""
+    the largest output. Of a code it is what the cosine of its latent lacks to that of the nearest code."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     differences = []
@@ -125,10 +162,22 @@ def largest_difference(model: PreTrainedModel, extractor: CMSSLFeatureExtractor,
         outputs = session.run(names, inputs)
         for name, output in zip(names, outputs):
             reference = expected[name].numpy()
+            if name == "codes":
+                differences.append(_difference_of_codes(model, output, reference, expected["latents"]))
+                continue
             largest = np.abs(reference).max()
             # An output of zeros alone has no scale.
             differences.append(np.abs(output - reference).max() / (largest if largest > 0 else 1.0))
     return float(np.max(differences))
+
+
+def _difference_of_codes(model: Encode, codes: np.ndarray, expected: np.ndarray, latents: torch.Tensor) -> float:
+    is_padding = expected < 0
+    if not np.array_equal(codes < 0, is_padding):
+        return float("inf")
+    cosines = (latents @ model.codebook.weight.T).numpy()
+    chosen = np.take_along_axis(cosines, np.maximum(codes, 0)[..., None], axis=-1)[..., 0]
+    return float(np.where(is_padding, 0.0, cosines.max(axis=-1) - chosen).max())
 
 
 def _as_tensors(inputs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -146,9 +195,17 @@ def main() -> None:
     # What is not a number is not within the tolerance either.
     if not difference <= arguments.tolerance:
         raise SystemExit(f"error: onnxruntime differs from torch by {difference:.2g} > {arguments.tolerance:.2g}")
+    report = {"model": str(output_dir / "model.onnx"), "largest_relative_difference": difference}
+    if arguments.int8:
+        quantized = output_dir / "model_int8.onnx"
+        quantize(model, output_dir / "model.onnx", quantized)
+        report |= {
+            "int8": str(quantized),
+            "int8_largest_relative_difference": largest_difference(model, extractor, quantized),
+        }
     model.config.save_pretrained(output_dir)
     extractor.save_pretrained(output_dir)
-    print(json.dumps({"model": str(output_dir / "model.onnx"), "largest_relative_difference": difference}))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

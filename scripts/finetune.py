@@ -8,5 +8,9 @@ from cmssl_hf.training.command import command
 from cmssl_hf.training.finetuning import FINETUNING
 
 
+def main() -> None:
+    print(command(FINETUNING, presets="finetune"), end="")
+
+
 if __name__ == "__main__":
-    print(command(FINETUNING), end="")
+    main()

@@ -7,5 +7,9 @@
 from cmssl_hf.training.command import chosen_objective, command
 
 
+def main() -> None:
+    print(command(chosen_objective, presets="pretrain_encoder"), end="")
+
+
 if __name__ == "__main__":
-    print(command(chosen_objective), end="")
+    main()

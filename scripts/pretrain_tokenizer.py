@@ -7,5 +7,9 @@ from cmssl_hf.training.command import command
 from cmssl_hf.training.tokenizer import TOKENIZER
 
 
+def main() -> None:
+    print(command(TOKENIZER, presets="pretrain_tokenizer"), end="")
+
+
 if __name__ == "__main__":
-    print(command(TOKENIZER), end="")
+    main()

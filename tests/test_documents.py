@@ -207,6 +207,8 @@ def check_command(words: list[str], patch: pytest.MonkeyPatch) -> None:
     elif program == "python":
         is_module = arguments[0] == "-m"
         check_program(arguments[is_module], arguments[is_module + 1 :], patch)
+    elif program == "cmssl-hf":
+        check_program("cmssl_hf.command_line", arguments, patch)
     elif program == "make":
         make = ["make", "--dry-run", *arguments]
         steps = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout

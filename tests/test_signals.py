@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 import wfdb
 
 from cmssl_hf.building.simulation import draw_subject, simulate_recording
@@ -60,6 +61,16 @@ def test_band_pass_passes_and_stops(band, frequency, gain):
     inside = slice(10 * 125, -10 * 125)
     expected = gain * np.sin(2 * np.pi * frequency * times)
     np.testing.assert_allclose(filtered[inside], expected[inside], atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(1250,), (3, 1250), (2, 3, 40), (5, 2)])
+@pytest.mark.parametrize("rate", [125.0, 12.0])
+def test_band_pass_is_that_of_scipy(shape, rate):
+    windows = np.random.default_rng(0).standard_normal(shape)
+    edges, kind = ((0.5, 8.0), "bandpass") if rate > 16 else (0.5, "highpass")
+    sections = scipy.signal.butter(3, edges, kind, fs=rate, output="sos")
+    expected = scipy.signal.sosfiltfilt(sections, windows, padlen=min(shape[-1] - 1, int(rate)))
+    np.testing.assert_array_equal(band_pass(windows, rate, (0.5, 8.0)), expected)
 
 
 def test_band_pass_above_half_the_rate_is_a_high_pass():

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ..extensions import import_extensions
+from ..presets import find_preset
 from ..tasks import task_of_record
 from .engine.command import orderly_end, run_command
 from .engine.run_folder import read_run
@@ -22,21 +23,32 @@ from .stage import Stage, get_objective
 DEFAULT_OBJECTIVE = "tokens"
 
 
-def command(stage: Stage | Callable[[Sequence[str]], Stage], arguments: Sequence[str] | None = None) -> str:
+def command(
+    stage: Stage | Callable[[Sequence[str]], Stage], arguments: Sequence[str] | None = None, *, presets: str
+) -> str:
     """Runs a stage by the arguments of the command line.
 
     Args:
         stage: the stage, or a function that chooses it by the arguments.
         arguments: those of the command line if left out.
+        presets: what the names of its YAML files begin with, which stand for their paths (`find_preset`).
 
     Returns:
         What came of it, to be printed; nothing on other processes than the first.
     """
     with orderly_end():
-        others = import_extensions(sys.argv[1:] if arguments is None else arguments)
+        others = _with_presets(import_extensions(sys.argv[1:] if arguments is None else arguments), presets)
         chosen = stage if isinstance(stage, Stage) else stage(others)
     parsed, results = run_command(chosen.function, chosen.arguments, others)
     return "" if results is None else f"\n{report(parsed, results)}\n"
+
+
+def _with_presets(arguments: Sequence[str], presets: str) -> list[str]:
+    """The arguments, with paths in place of the names of presets."""
+    files = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    # A path that leads nowhere is refused where it is read.
+    paths = [file if Path(file).exists() or Path(file).suffix else str(find_preset(file, presets)) for file in files]
+    return [*paths, *arguments[len(files) :]]
 
 
 def chosen_objective(arguments: Sequence[str]) -> Stage:

@@ -1,4 +1,5 @@
-"""With nothing but numpy, scipy, torch and transformers a model can be built, saved, loaded and asked."""
+"""With nothing but numpy, scipy, torch and transformers a model can be built, saved, loaded and asked; without the extras the
+command reads tables and WFDB records, too."""
 
 import configparser
 import os
@@ -7,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import wfdb
 
 from helpers.checkout import ROOT
+from helpers.pipelines import noisy_recording, save_model
 
 
 # These come with transformers.
@@ -51,7 +55,7 @@ def run_without(hidden: set[str], code: str, folder: Path) -> None:
 
 
 def test_a_model_needs_no_extra(tmp_path):
-    hidden = packages_of_extras()
+    hidden = packages_of_extras() | {"pandas", "wfdb"}
     assert {"datasets", "accelerate", "pandas", "wfdb", "sklearn", "onnx"} <= hidden
     run_without(
         hidden,
@@ -84,6 +88,41 @@ assert codes.min() >= 0 and codes.max() < 16
 answer = pipeline("physiological-signal-regression", model="model")(ppg, sampling_rate=64.0)
 assert len(answer["windows"]) == 3
 assert not hidden & {name.partition(".")[0] for name in sys.modules}
+""",
+        tmp_path,
+    )
+
+
+def test_the_command_needs_no_extra(tmp_path):
+    save_model(tmp_path / "model", num_labels=1, problem_type="regression", label_mean=70.0, label_std=10.0)
+    ppg = noisy_recording(20)
+    np.savetxt(tmp_path / "watch.csv", ppg, header="ppg", comments="")
+    wfdb.wrsamp("record", 64, ["NU"], ["PLETH"], ppg[:, None], fmt=["16"], write_dir=str(tmp_path))
+    # matplotlib comes with wfdb.
+    run_without(
+        packages_of_extras() - {"matplotlib"},
+        """
+import csv
+from cmssl_hf.command_line.main import main
+
+def run(*arguments):
+    sys.argv = ["cmssl-hf", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        return end.code
+
+files = ["watch.csv", "record.hea"]
+for command in (["predict", "--model", "model"], ["embed", "--model", "model"], ["quality", "--channel", "ppg"]):
+    status = run(*command, *files, "--sampling_rate", "64", "--output", "table.csv")
+    assert status == 0, status
+    with open("table.csv") as file:
+        assert [(row["file"], row["start"]) for row in csv.DictReader(file)] == [
+            ("watch.csv", "0.0"), ("watch.csv", "10.0"), ("record.hea", "0.0"), ("record.hea", "10.0")
+        ]
+assert run("info", "record") == 0
+assert run("finetune", "--task", "simulated_hr") == 'error: accelerate is not installed: `pip install "cmssl_hf[train]"`.'
+assert run("export-onnx") == 'error: onnxruntime is not installed: `pip install "cmssl_hf[onnx]"`.'
 """,
         tmp_path,
     )

@@ -90,10 +90,60 @@ def test_onnxruntime_agrees_with_torch(script, monkeypatch, capsys, tmp_path, mo
             assert np.abs(answer - reference).max() <= 1e-4 * np.abs(reference).max()
 
 
+def test_a_tokenizer_gives_its_codes_and_eight_bits_nearly_all_of_them(script, monkeypatch, capsys, tmp_path):
+    torch.manual_seed(0)
+    sizes = {**SIZES, "num_decoder_layers": 1, "codebook_dim": 8, "initializer_range": 0.2}
+    tokenizer = CMSSLTokenizerModel(CMSSLTokenizerConfig(**sizes, channels=("ecg", "ppg"))).eval()
+    tokenizer.codebook.set_codes(torch.randn(16, 8), torch.ones(16))
+    tokenizer.save_pretrained(tmp_path / "model")
+    CMSSLFeatureExtractor(channels=("ecg", "ppg"), patch_size=25).save_pretrained(tmp_path / "model")
+    run_script(script, monkeypatch, str(tmp_path / "model"), str(tmp_path / "onnx"), "--int8")
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["largest_relative_difference"] < 1e-4 < report["int8_largest_relative_difference"] < 0.1
+
+    extractor = CMSSLFeatureExtractor.from_pretrained(tmp_path / "onnx")
+    generator = np.random.default_rng(0)
+    shares = []
+    for lengths in ([1250], [400, 600], [375, 130, 2000, 14000]):
+        windows = {name: [generator.normal(size=length) for length in lengths] for name in ("ecg", "ppg")}
+        features = extractor(**windows, sampling_rate=125, return_tensors="np")
+        with torch.no_grad():
+            expected = tokenizer.encode(**{name: torch.tensor(value) for name, value in features.items()}).numpy()
+        for name in ("model", "model_int8"):
+            session = onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx")
+            (codes,) = session.run(["codes"], dict(features))
+            np.testing.assert_array_equal(codes == -100, expected == -100)
+            shares.append((codes == expected)[expected >= 0].mean())
+    assert len(np.unique(expected)) > 8
+    assert shares[::2] == [1.0, 1.0, 1.0] and min(shares[1::2]) > 0.9
+
+
+def test_eight_bits_are_smaller_and_nearly_the_same(script, monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    sizes = {**SIZES, "hidden_size": 128, "intermediate_size": 512}
+    labels = {"num_labels": 1, "problem_type": "regression", "label_mean": [70.0], "label_std": [10.0]}
+    model = CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**sizes, **labels, initializer_range=0.2)).eval()
+    model.save_pretrained(tmp_path / "model")
+    CMSSLFeatureExtractor(patch_size=25).save_pretrained(tmp_path / "model")
+    run_script(script, monkeypatch, str(tmp_path / "model"), str(tmp_path / "onnx"), "--int8")
+    whole, quantized = (tmp_path / "onnx" / f"{name}.onnx" for name in ("model", "model_int8"))
+    assert quantized.stat().st_size < 0.5 * whole.stat().st_size
+    windows = np.random.default_rng(0).standard_normal((32, 1250))
+    inputs = dict(CMSSLFeatureExtractor(patch_size=25)(ppg=windows, sampling_rate=125, return_tensors="np"))
+    rates = onnxruntime.InferenceSession(quantized).run(None, inputs)[0]
+    with torch.no_grad():
+        expected = model(**{name: torch.tensor(value) for name, value in inputs.items()}).logits.numpy()
+    # A tenth of what the windows differ by.
+    assert 0 < np.abs(rates - expected).max() < 0.1 * np.ptp(expected)
+
+
 def test_what_cannot_be_exported(script, tmp_path):
-    sizes = {**SIZES, "num_decoder_layers": 1, "codebook_dim": 8}
-    CMSSLTokenizerModel(CMSSLTokenizerConfig(**sizes)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a CMSSLTokenizerModel; these can be exported: CMSSLEncoderModel, "):
+    CMSSLEncoderModel(CMSSLEncoderConfig(**SIZES)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["OtherModel"]}))
+    with pytest.raises(
+        ValueError, match="holds a OtherModel; these can be exported: CMSSLTokenizerModel, CMSSLEncoderModel, "
+    ):
         script.load_model(str(tmp_path))
     CMSSLEncoderForSequenceClassification(CMSSLEncoderConfig(**SIZES, piece_seconds=10)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="cuts windows into pieces of 10 s"):

@@ -1,0 +1,67 @@
+"""Arguments of the commands that run a model over the windows of recordings, and how its answers become rows."""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from transformers import pipeline
+from transformers.utils.logging import disable_progress_bar
+
+from ..models.cmssl.pipeline_base_cmssl import PhysiologicalSignalPipeline
+from ..models.cpu_kernels import cpu_kernels
+from .answering import Rows, add_files
+from .rows import answer_rows
+
+
+#: The model that answers where none is named; a shipped one, once there is one.
+DEFAULT_MODEL: str | None = None
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `add_files`, the model, and the windows that it reads."""
+    add_files(parser)
+    parser.add_argument(
+        "--model",
+        required=DEFAULT_MODEL is None,
+        default=DEFAULT_MODEL,
+        help="folder of a run, or Hub id",
+    )
+    parser.add_argument("--window_seconds", type=float, help="those that the model was trained on, if left out")
+    parser.add_argument("--stride_seconds", type=float, help="between the starts of windows; their length if left out")
+    parser.add_argument("--batch_size", type=int, default=64, help="windows that the model gets at a time")
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", choices=("windows", "recordings"), default="windows", help="what a row stands for")
+
+
+def parameters(options: argparse.Namespace) -> dict[str, Any]:
+    """Of the pipelines."""
+    names = ("sampling_rate", "column", "window_seconds", "stride_seconds", "batch_size")
+    return {"on_error": "skip", **{name: getattr(options, name) for name in names}}
+
+
+def failure(answer: Mapping[str, Any]) -> dict[str, str]:
+    """The row of a recording without windows."""
+    # Its number among those that the model got together says nothing here.
+    return {"reason": re.sub(r"^Recording \d+ of those given: ", "", answer["reason"])}
+
+
+class ModelAnswers:
+    """The rows of a pipeline's answers.
+
+    Args:
+        task: of the pipeline.
+        options: of `add_model` and `add_rows`.
+    """
+
+    def __init__(self, task: str, options: argparse.Namespace):
+        disable_progress_bar()
+        self.pipeline: PhysiologicalSignalPipeline = pipeline(task, model=options.model, **parameters(options))
+        self.per_window = options.rows == "windows"
+
+    def __call__(self, files: Sequence[str]) -> Iterator[Rows]:
+        with cpu_kernels(self.pipeline.model):
+            for answer in self.pipeline(iter(files)):
+                yield answer_rows(answer, self.per_window) or [failure(answer)]

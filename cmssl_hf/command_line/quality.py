@@ -1,0 +1,68 @@
+"""`cmssl-hf quality`: what is wrong with recordings, as a table."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from ..models.cmssl.recording_windows_cmssl import fill_gaps, quality_issues, reason_not_to_use, window_times
+from ..models.cmssl.recordings_cmssl import Recording
+from ..models.cmssl.recordings_cmssl import read_recording as read_channels
+from ..recordings import read_recording
+from .answering import Rows, add_files, write_table
+
+
+_CHANNELS = ("ecg", "ppg")
+
+
+class _Quality:
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+
+    def __call__(self, files: Sequence[str]) -> Iterator[Rows]:
+        for file in files:
+            yield [row for recording in self._recordings(file) for row in self._rows(recording)]
+
+    def _recordings(self, file: str) -> list[Recording]:
+        """One for each signal of a file."""
+        channel, column, rate = self.options.channel, self.options.column, self.options.sampling_rate
+        if channel is not None:
+            return [read_channels(file, (channel,), sampling_rate=rate, column=column)]
+        signals = read_recording(file, column, rate).signals
+        known = [(name, signal) for name, signal in signals.items() if signal.kind is not None]
+        if not known:
+            raise ValueError(
+                f"{file} does not say which of its signals are ECG or PPG: give `--channel ecg` or `--channel ppg`. It has"
+                f" {', '.join(signals)}."
+            )
+        return [
+            Recording(name, {str(signal.kind): signal.samples}, {str(signal.kind): signal.sampling_rate})
+            for name, signal in known
+        ]
+
+    def _rows(self, given: Recording) -> Rows:
+        recording, filled = fill_gaps(given)
+        (channel,) = recording.signals
+        rows = []
+        for start, end in window_times(recording, self.options.window_seconds, self.options.window_seconds):
+            signals, missing = recording.cut(start, end), filled.cut(start, end)
+            row = {"start": start, "end": end, "channel": channel}
+            if self.options.channel is None:
+                row["signal"] = recording.name
+            reason = reason_not_to_use(signals, missing, recording.sampling_rates, patch_seconds=1.0)
+            if reason is None:
+                issues = quality_issues(signals, recording.sampling_rates)
+                issues += [f"{name}_filled" for name, samples in missing.items() if samples.any()]
+                rows.append({**row, "quality_issues": ";".join(issues)})
+            else:
+                rows.append({**row, "reason": reason})
+        return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="What is wrong with recordings: a row for each window and signal, with the file, start and end in seconds,"
+        " and `quality_issues` (nothing for a good window), or the `reason` why no model can read it."
+    )
+    add_files(parser)
+    parser.add_argument("--channel", choices=_CHANNELS, help="what the signal is; found by its name if left out")
+    parser.add_argument("--window_seconds", type=float, default=10.0)
+    return write_table(_Quality, parser.parse_args())

@@ -1,0 +1,75 @@
+"""`cmssl-hf tokens`: the codes of recordings, as a table."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoModelForPreTraining
+from transformers.utils.logging import disable_progress_bar
+
+from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForPreTraining
+from ..models.cmssl.pipeline_base_cmssl import PhysiologicalSignalPipeline
+from ..models.cpu_kernels import cpu_kernels
+from .answering import Rows, write_table
+from .models import add_model, failure, parameters
+
+
+class _TokensPipeline(PhysiologicalSignalPipeline):
+    """`value` of each window is the list of its codes, in the order of time."""
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        names = self.feature_extractor.model_input_names
+        inputs = {name: model_inputs[name] for name in names}
+        notes = {name: value for name, value in model_inputs.items() if name not in names}
+        if isinstance(self.model, CMSSLEncoderForPreTraining):
+            codes = self.model(**inputs).logits.argmax(-1)
+        else:
+            codes = self.model.encode(**inputs)
+        return {"outputs": codes, **notes}
+
+    def postprocess(self, model_outputs: list[dict[str, Any]], **_: Any) -> dict[str, Any]:
+        last = model_outputs[-1]
+        if last["reason"] is not None:
+            return {"reason": last["reason"], "windows": []}
+        windows = [*last["unusable"]]
+        for window in model_outputs:
+            codes = window["outputs"][0].tolist()
+            windows.append({"start": window["start"], "end": window["end"], "value": codes})
+        return {"windows": sorted(windows, key=lambda window: window["start"])}
+
+
+class _Tokens:
+    def __init__(self, options: argparse.Namespace):
+        disable_progress_bar()
+        model = AutoModelForPreTraining.from_pretrained(options.model)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(options.model)
+        self.pipeline = _TokensPipeline(model=model, feature_extractor=feature_extractor, **parameters(options))
+        codes_per_patch = getattr(model.config, "codes_per_patch", 1)
+        self.code_seconds = model.config.patch_size / codes_per_patch / model.config.sampling_rate
+
+    def __call__(self, files: Sequence[str]) -> Iterator[Rows]:
+        with cpu_kernels(self.pipeline.model):
+            for answer in self.pipeline(iter(files)):
+                rows = [row for window in answer["windows"] for row in self._rows(window)]
+                yield rows or [failure(answer)]
+
+    def _rows(self, window: dict[str, Any]) -> Rows:
+        if window["value"] is None:
+            return [{name: window[name] for name in ("start", "end", "reason")}]
+        starts = window["start"] + self.code_seconds * np.arange(len(window["value"]))
+        return [
+            {"start": float(start), "end": float(min(start + self.code_seconds, window["end"])), "code": code}
+            for start, code in zip(starts, window["value"])
+            # The last window of a recording is padded.
+            if start < window["end"] - 1e-6
+        ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Codes of recordings, from both signals by a tokenizer, or from one signal by an encoder of stage 2, which"
+        " names the codes that its tokenizer would give: a row for each code, with the file, and start and end in seconds."
+    )
+    add_model(parser)
+    return write_table(_Tokens, parser.parse_args())

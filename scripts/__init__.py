@@ -1,0 +1,1 @@
+"""The commands of training and their YAML files: scripts in a checkout, `cmssl_hf.scripts` where the package is installed."""
