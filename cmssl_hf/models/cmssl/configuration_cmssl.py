@@ -265,6 +265,10 @@ class CMSSLEncoderConfig(PreTrainedConfig):
             Unit of the regression labels, e.g. `"bpm"` or `"mmHg"`.
         window_seconds (`float`, *optional*):
             Median duration of the windows that the model was trained on; the pipelines cut recordings into such windows.
+        calibration (`dict`, *optional*):
+            Quantiles of the model's errors on validation subjects, by which the pipelines give intervals and sets
+            (`conformal_cmssl.Calibration`). They are those of the weights that they were stored with: whoever trains on, sets
+            it to `None`.
     """
 
     model_type = "cmssl_encoder"
@@ -298,6 +302,7 @@ class CMSSLEncoderConfig(PreTrainedConfig):
     label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_unit: str | None = None
     window_seconds: float | int | None = None
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
