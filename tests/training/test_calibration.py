@@ -82,7 +82,7 @@ def test_intervals_of_a_calibrated_model(regression):
     halves = stored["quantiles"]["0.8"][0] * (spreads + np.median(spreads))
     per_person = [np.mean((errors <= halves)[np.array(rows["subject_id"]) == str(person)]) for person in range(40)]
     row = next(row for row in limits["coverage"] if row["asked"] == 0.8)
-    assert row["covered"] == pytest.approx(np.mean(per_person), abs=0.01)
+    assert row["covered"] == pytest.approx(np.mean(per_person), abs=0.02)
     assert [row["answered"] for row in limits["risk"]] == [1, 0.75, 0.5, 0.25]
     assert limits["risk"][0]["error"] == pytest.approx(errors.mean(), rel=1e-4)
     surest = np.argsort(spreads)[:30]
