@@ -122,6 +122,8 @@ def test_a_coverage_is_one_of_those_that_were_calibrated(predict):
     wide, narrow = predict(signal)["interval"], predict(signal, coverage=0.5)["interval"]
     for label, ratio in zip(PRESSURES, (3.0, 2.5)):
         assert np.ptp(wide[label]) == pytest.approx(ratio * np.ptp(narrow[label]))
+    chosen = pipeline(REGRESSION, model=predict.model, feature_extractor=predict.feature_extractor, coverage=0.5)
+    assert chosen(signal, sampling_rate=RATE)["interval"] == narrow
     for coverage in (0.99, "0.9", True):
         with pytest.raises(ValueError, match="`coverage` must be"):
             predict(signal, coverage=coverage)

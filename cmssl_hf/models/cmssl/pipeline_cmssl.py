@@ -1,7 +1,6 @@
 """Pipelines: recordings of any length to rates, pressures, classes or features, per window and for the whole recording."""
 
 import numbers
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,17 +46,17 @@ class _LabellingPipeline(PhysiologicalSignalPipeline):
                 raise ValueError(f"`{name}` needs a model that was calibrated, but its `config.calibration` is empty.")
             if not isinstance(value, numbers.Real) or not float(value) > 0:
                 raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
-        if calibration is not None:
-            postprocess["coverage"] = calibration.choose(coverage)
+        if coverage is not None:
+            calibration.choose(coverage)
+            postprocess["coverage"] = coverage
         if max_width is not None:
             postprocess["max_width"] = float(max_width)
         return preprocess, forward, postprocess
 
-    def _calibration(self, window: Mapping[str, Any]) -> Calibration | None:
-        """The model's calibration, where it is one of windows like this one."""
+    def _limits(self, coverage: float | None) -> tuple[Calibration, str] | None:
+        """The model's calibration and the key of the coverage in it; `None` for a model without one."""
         calibration = Calibration.from_config(self.model.config)
-        is_like = calibration is not None and calibration.covers(window["end"] - window["start"])
-        return calibration if is_like else None
+        return None if calibration is None else (calibration, calibration.choose(coverage))
 
     def _reason_to_abstain(self, answer, max_width: float | None = None, **parameters):
         return None if max_width is None else abstains(answer, max_width)
@@ -110,22 +109,22 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
         outputs, spreads = outputs_and_spreads(self.model, **inputs)
         return {"outputs": outputs, "spreads": spreads}
 
-    def _window_answer(self, output, window, coverage: str | None = None, **parameters):
+    def _window_answer(self, output, window, coverage: float | None = None, **parameters):
         names = self._label_names()
         answer: dict[str, Any] = {"value": dict(zip(names, map(float, output)))}
-        if coverage is None:
+        if (limits := self._limits(coverage)) is None:
             return answer
-        calibration = self._calibration(window)
-        if calibration is None:
+        calibration, key = limits
+        if not calibration.covers(window["end"] - window["start"]):
             return {**answer, "interval": None}
-        bounds = calibration.intervals(output[None], window["spreads"].numpy(), coverage)[0]
+        bounds = calibration.intervals(output[None], window["spreads"].numpy(), key)[0]
         return {**answer, "interval": {name: list(map(float, pair)) for name, pair in zip(names, bounds)}}
 
-    def _recording_answer(self, outputs, weights, answers, coverage: str | None = None, **parameters):
+    def _recording_answer(self, outputs, weights, answers, coverage: float | None = None, **parameters):
         names = self._label_names()
         medians = [weighted_median(column, weights) for column in outputs.T]
         answer = {"value": dict(zip(names, medians)), "unit": self.model.config.label_unit}
-        if coverage is None:
+        if (limits := self._limits(coverage)) is None:
             return answer
         having = np.array([known["interval"] is not None for known in answers])
         interval = None
@@ -135,7 +134,7 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
                 name: [weighted_median(bounds[:, label, side], weights[having]) for side in (0, 1)]
                 for label, name in enumerate(names)
             }
-        return {**answer, "interval": interval, "coverage": float(coverage)}
+        return {**answer, "interval": interval, "coverage": float(limits[1])}
 
 
 class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
@@ -167,21 +166,25 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
             postprocess["threshold"] = threshold
         return preprocess, forward, postprocess
 
-    def _window_answer(self, output, window, threshold: float = 0.5, coverage: str | None = None, **parameters):
-        answer = self._from_scores(self._probabilities(output), threshold)
-        if coverage is not None:
-            answer["set"] = self._set(self._probabilities(output), self._calibration(window), coverage)
+    def _window_answer(self, output, window, threshold: float = 0.5, coverage: float | None = None, **parameters):
+        scores = self._probabilities(output)
+        answer = self._from_scores(scores, threshold)
+        if (limits := self._limits(coverage)) is not None:
+            calibration, key = limits
+            is_like = calibration.covers(window["end"] - window["start"])
+            answer["set"] = self._members(calibration.sets(scores, key)) if is_like else None
         return answer
 
     def _recording_answer(
-        self, outputs, weights, answers, threshold: float = 0.5, coverage: str | None = None, **parameters
+        self, outputs, weights, answers, threshold: float = 0.5, coverage: float | None = None, **parameters
     ):
         mean = np.average(self._probabilities(outputs), axis=0, weights=weights)
         answer = self._from_scores(mean, threshold)
-        if coverage is not None:
+        if (limits := self._limits(coverage)) is not None:
+            calibration, key = limits
             having = any(known["set"] is not None for known, weight in zip(answers, weights) if weight)
-            calibration = Calibration.from_config(self.model.config) if having else None
-            answer |= {"set": self._set(mean, calibration, coverage), "coverage": float(coverage)}
+            answer["set"] = self._members(calibration.sets(mean, key)) if having else None
+            answer["coverage"] = float(key)
         return answer
 
     def _probabilities(self, outputs: np.ndarray) -> np.ndarray:
@@ -198,10 +201,8 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
             value = [name for name, score in zip(names, scores) if score >= threshold]
         return {"value": value, "scores": dict(zip(names, map(float, scores)))}
 
-    def _set(self, scores: np.ndarray, calibration: Calibration | None, coverage: str) -> list[str] | None:
-        if calibration is None:
-            return None
-        return [name for name, member in zip(self._label_names(), calibration.sets(scores, coverage)) if member]
+    def _members(self, belongs: np.ndarray) -> list[str]:
+        return [name for name, member in zip(self._label_names(), belongs) if member]
 
 
 class PhysiologicalSignalFeatureExtractionPipeline(PhysiologicalSignalPipeline):
