@@ -118,6 +118,14 @@ def write_models(run: Path) -> None:
         "label_mean": (70.0,),
         "label_std": (10.0,),
         "label_unit": "bpm",
+        "window_seconds": 10.0,
+        "calibration": {
+            "quantiles": {"0.8": [2.0], "0.9": [3.0]},
+            "floors": [0.7],
+            "window_seconds": [10.0, 10.0],
+            "num_subjects": 12,
+            "num_windows": 360,
+        },
     }
     models = {
         "tokenizer": CMSSLTokenizerModel(tokenizer_config(channels=("ecg", "ppg"))),

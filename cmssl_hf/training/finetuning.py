@@ -15,6 +15,7 @@ from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.modeling_cmssl_classification import SignalClassificationMixin
 from ..tasks import Task, get_task, record_of_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .calibration import calibrate, measure_limits
 from .data import (
     describe_data,
     label_names,
@@ -203,6 +204,12 @@ class FinetuningTrainer(StageTrainer):
             return super().loss_terms(inputs)
         return torch.tensor(weights, device=inputs["labels"].device)[inputs["labels"]].sum()[None]
 
+    def report(self, folder: Path) -> dict[str, float]:
+        """Calibrates the best model on the validation subjects."""
+        batch_size = self.args.per_device_eval_batch_size
+        self.model.config.calibration = calibrate(self.model, self.eval_dataset.dataset, batch_size=batch_size)
+        return {}
+
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
         return score(self.task, evaluation.predictions, evaluation.label_ids)
 
@@ -213,6 +220,9 @@ def finetune(
     training_arguments: FinetuningArguments,
 ) -> dict[str, dict[str, float]]:
     """Fine-tunes on the training subjects, chooses the checkpoint on the validation subjects, and tests once.
+
+    The validation subjects also calibrate the best model (`calibrate`): its answers come with intervals or sets, and the test says
+    what these are worth. They have chosen the checkpoint, too, which makes intervals a little too narrow.
 
     The run's folder receives the best model with its feature extractor, `predictions.csv` (one row per test window with
     label, prediction and subject), checkpoints, logs and `run.json`.
@@ -304,6 +314,9 @@ def finetune(
             results[task.classical_method] = score(task, predictions, test_labels)
             if num_failed:
                 logger.warning("%s failed on %d test windows, which got the mean.", task.classical_method, num_failed)
+        limits = measure_limits(model, splits["test"], batch_size=training_arguments.per_device_eval_batch_size)
+        if limits is not None:
+            run.note("limits", limits)
         save_predictions(
             run.path / "predictions.csv",
             splits["test"],

@@ -24,7 +24,7 @@ def describe_labels(config: SignalClassificationConfig, task: Task, names: Seque
     config.label2id = {name: index for index, name in config.id2label.items()}
     config.problem_type = task.problem_type
     # They may be those of an earlier task of a model that is fine-tuned further.
-    config.label_mean = config.label_std = config.label_unit = config.class_weights = None
+    config.label_mean = config.label_std = config.label_unit = config.class_weights = config.calibration = None
     if task.problem_type != "regression":
         _refuse_one_class(task, labels)
         return

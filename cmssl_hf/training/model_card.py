@@ -288,7 +288,7 @@ def _results_section(run: dict[str, Any]) -> str:
             f"{test['num_windows']:,} windows of {len(test['subjects'])} test subjects, tested once with the checkpoint that was"
             f" best on the validation subjects (one run, seed {run['identity']['training']['seed']}; several seeds were not"
             f" compared here):\n\n{table}\n\nThe first row is this model; the others need no training: `constant` ignores the"
-            " signal, and any other is a classical method."
+            " signal, and any other is a classical method." + _limits_section(task, run)
         )
     metrics: dict[str, float | str] = {
         name.removeprefix("eval_"): value for name, value in _numbers(run["results"]).items()
@@ -302,6 +302,37 @@ def _results_section(run: dict[str, Any]) -> str:
         if not name.endswith(("runtime", "per_second", "epoch"))
     }
     return f"On the validation subjects:\n\n{_table(rows)}\n\n{_stage(run).results_note}"
+
+
+def _limits_section(task: Task, run: dict[str, Any]) -> str:
+    """What the intervals or sets of the answers were worth for the test subjects."""
+    limits = run.get("limits")
+    if limits is None:
+        return ""
+    is_regression = task.problem_type == "regression"
+    answers, size = ("interval", "mean width") if is_regression else ("set", "mean number of classes")
+    error = "mae" if is_regression else "share that is wrong"
+    unit = f" ({task.unit})" if task.unit else ""
+    coverage = pd.DataFrame(
+        {
+            f"{answers} of": [f"{row['asked']:.0%}" for row in limits["coverage"]],
+            "held the label": [f"{row['covered']:.1%}" for row in limits["coverage"]],
+            f"{size}{unit}": [f"{row['width']:.3g}" for row in limits["coverage"]],
+        }
+    )
+    risk = pd.DataFrame(
+        {
+            "windows answered, surest first": [f"{row['answered']:.0%}" for row in limits["risk"]],
+            f"{error}{unit}": [f"{row['error']:.3g}" for row in limits["risk"]],
+        }
+    )
+    return (
+        f"\n\n### When not to believe it\n\nAnswers come with a conformal {answers}, calibrated on {limits['num_subjects']} validation"
+        " subjects, who also chose the checkpoint. Of the windows of the test subjects, each subject counting once:\n\n"
+        f"{coverage.to_markdown(index=False, disable_numparse=True)}\n\n{risk.to_markdown(index=False, disable_numparse=True)}\n\n"
+        "That holds for people, sensors and activities like these, and for no others: calibrate the model on recordings of your own"
+        " (`cmssl_hf.training.calibration.calibrate`)."
+    )
 
 
 def _training_section(run: dict[str, Any]) -> str:

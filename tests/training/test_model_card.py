@@ -151,6 +151,27 @@ def test_finetuned(heart_rate_run):
     assert "@article{pimentel2016robust" in card.text and "@article{wang2023pulsedb" in card.text
 
 
+def test_what_intervals_were_worth(heart_rate_run):
+    run = json.loads((heart_rate_run / "run.json").read_text())
+    assert "When not to believe it" not in write_model_card(heart_rate_run).text
+    run["limits"] = {
+        "num_subjects": 12,
+        "coverage": [{"asked": 0.9, "covered": 0.9137, "width": 12.81}],
+        "risk": [{"answered": 1.0, "error": 1.4142}, {"answered": 0.5, "error": 0.7071}],
+    }
+    (heart_rate_run / "run.json").write_text(json.dumps(run))
+    text = write_model_card(heart_rate_run).text
+    rows = rows_of_tables(text)
+    for row in (
+        ["interval of", "held the label", "mean width (bpm)"],
+        ["90%", "91.4%", "12.8"],
+        ["100%", "1.41"],
+        ["50%", "0.707"],
+    ):
+        assert row in rows
+    assert "calibrated on 12 validation subjects" in text
+
+
 def test_what_may_leak(heart_rate_run):
     text = write_model_card(heart_rate_run).text
     assert "bidmc and pulsedb are both drawn from the MIMIC waveform databases" in text

@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification, BertConfig
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    pipeline,
+)
 
 from cmssl_hf import (
     CMSSLEncoderForPreTraining,
@@ -105,6 +112,26 @@ def test_label_standardisation_ends_in_the_config(runs, heart_rates):
     assert config.label_std == pytest.approx([labels.std()], rel=1e-5)
     assert (config.label_unit, config.id2label) == ("bpm", {0: "heart_rate"})
     assert config.problem_type == "regression"
+
+
+def test_validation_people_calibrate_the_model(runs, heart_rates):
+    folder = runs["folder"] / "hr"
+    calibration = AutoConfig.from_pretrained(folder).calibration
+    assert (calibration["num_subjects"], calibration["num_windows"]) == (2, len(heart_rates["validation"]))
+    # Two people are too few for more.
+    assert list(calibration["quantiles"]) == ["0.5"]
+    limits = json.loads((folder / "run.json").read_text())["limits"]
+    table = pd.read_csv(folder / "predictions.csv", dtype={"subject_id": str})
+    error = (table["prediction"] - table["label"]).abs()
+    assert limits["risk"][0]["error"] == pytest.approx(error.mean(), rel=1e-5)
+    predict = pipeline("physiological-signal-regression", model=str(folder))
+    held = []
+    for row in heart_rates["test"]:
+        (window,) = predict(row)["windows"]
+        low, high = window["interval"]["heart_rate"]
+        held.append(low <= row["label"] <= high)
+    assert limits["coverage"][0]["covered"] == pytest.approx(np.mean(held))
+    assert "| interval of" in (folder / "README.md").read_text()
 
 
 def test_results_are_those_of_predictions_csv(runs, heart_rates):

@@ -37,6 +37,10 @@ class SignalClassificationConfig(PreTrainedConfig):
             Unit of the regression labels, e.g. `"bpm"` or `"mmHg"`.
         window_seconds (`float`, *optional*):
             Median duration of the windows that the model was trained on; the pipelines cut recordings into such windows.
+        calibration (`dict`, *optional*):
+            Quantiles of the model's errors on validation subjects, by which the pipelines give intervals and sets
+            (`conformal_cmssl.Calibration`). They are those of the weights that they were stored with: whoever trains on, sets
+            it to `None`.
     """
 
     classifier_head: Literal["mlp", "linear"] = "mlp"
@@ -49,6 +53,7 @@ class SignalClassificationConfig(PreTrainedConfig):
     label_std: float | int | list[float | int] | tuple[float | int, ...] | None = None
     label_unit: str | None = None
     window_seconds: float | int | None = None
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
         # transformers runs the pipelines named in a config as remote code and no others. Where this class is installed, so

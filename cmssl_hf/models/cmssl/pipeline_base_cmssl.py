@@ -13,8 +13,16 @@ from transformers.utils import logging
 
 from .feature_extraction_cmssl import CMSSLFeatureExtractor
 from .quality_cmssl import QUALITY_ISSUES
-from .recording_windows_cmssl import describe_gaps, fill_gaps, quality_issues, reason_not_to_use, window_times
+from .recording_windows_cmssl import (
+    describe_gaps,
+    fill_gaps,
+    quality,
+    quality_issues,
+    reason_not_to_use,
+    window_times,
+)
 from .recordings_cmssl import Recording, read_recording
+from .stream_cmssl import SignalStream
 
 
 logger = logging.get_logger(__name__)
@@ -52,6 +60,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         excluded_issues (`Sequence[str]`, *optional*):
             Windows with one of these `quality_issues` are answered, but do not count for the answer to the recording:
             by default those without a pulse and PPG that is upside down. `()` lets all count.
+        min_quality (`float`, *optional*):
+            Windows of less `quality` are not answered, with the reason `"low quality"`, and do not count.
         on_error (`str`, *optional*, defaults to `"raise"`):
             With `"skip"` a recording that cannot be read or used does not end a list or generator: its answer has the `value`
             `None`, the error as its `reason`, and no windows.
@@ -64,12 +74,14 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
     - `start`, `end` (s): of the recording, which begins at 0;
     - `value`: the answer for the whole recording, see the subclasses; `None`, with a `reason`, if no window counts;
     - `usable_share`: share of the windows' time that the answer rests on, between 0 and 1: how far to trust it;
+    - `quality`: mean over all windows of how much of them is pulse, between 0 and 1 (`measure_quality`); windows that cannot be
+      used count as 0;
     - `quality_issues`: those of at least half of the windows that were answered;
-    - `windows`: for each window `start`, `end`, `value` and `quality_issues`, a list that is empty for a good one
+    - `windows`: for each window `start`, `end`, `value`, `quality` and `quality_issues`, a list that is empty for a good one
       (`find_quality_issues`, e.g. `["ppg_no_pulse"]`; `"ppg_filled"`: missing samples were interpolated, in gaps of at most
       `LONGEST_FILLED_GAP`), or where `value` is `None` a `reason`: `"missing"` (NaN or infinite samples), `"flat"` (constant
-      over more than half of it), `"short"` (less than one patch, at the end of a recording) or `"not finite"` (the model's
-      answer is not a number).
+      over more than half of it), `"short"` (less than one patch, at the end of a recording), `"not finite"` (the model's
+      answer is not a number), or one of those for which it was asked to abstain.
 
     Raises:
         ValueError: if the model can read no window of a recording, or for an input that cannot be read; the message names it.
@@ -105,6 +117,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         stride_seconds=None,
         excluded_issues=None,
         on_error=None,
+        min_quality=None,
         **kwargs,
     ):
         if kwargs:
@@ -114,6 +127,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                 isinstance(seconds, numbers.Real) and math.isfinite(seconds) and float(seconds) > 0
             ):
                 raise ValueError(f"`{name}` must be a positive number of seconds, but is {seconds!r}.")
+        if min_quality is not None and not (isinstance(min_quality, numbers.Real) and 0 <= float(min_quality) <= 1):
+            raise ValueError(f"`min_quality` must lie between 0 and 1, but is {min_quality!r}.")
         if on_error not in (None, "raise", "skip"):
             raise ValueError(f"`on_error` must be 'raise' or 'skip', but is {on_error!r}.")
         known = [f"{channel}_{issue}" for channel in self.feature_extractor.channels for issue in _ISSUES]
@@ -126,7 +141,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             "stride_seconds": stride_seconds,
             "on_error": on_error,
         }
-        postprocess = {"excluded_issues": excluded_issues, "on_error": on_error}
+        postprocess = {"excluded_issues": excluded_issues, "on_error": on_error, "min_quality": min_quality}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
             {},
@@ -144,9 +159,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
     ) -> Iterator[dict[str, Any]]:
         """Yields the usable windows of one recording as the model's input of batch size 1."""
         number, source = (source.number, source.source) if isinstance(source, _Member) else (None, source)
-        window_seconds = window_seconds or getattr(self.model.config, "window_seconds", None) or DEFAULT_WINDOW_SECONDS
-        stride_seconds = stride_seconds or window_seconds
-        self._check_windows(window_seconds, stride_seconds)
+        window_seconds, stride_seconds = self._window_and_stride(window_seconds, stride_seconds)
         try:
             recording = read_recording(
                 source, self.feature_extractor.channels, sampling_rate=sampling_rate, column=column
@@ -158,7 +171,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                 raise (FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError)(message) from error
             yield self._skipped(message, window_seconds)
 
-    def _check_windows(self, window_seconds: float, stride_seconds: float) -> None:
+    def _window_and_stride(self, window_seconds: float | None, stride_seconds: float | None) -> tuple[float, float]:
+        window_seconds = window_seconds or getattr(self.model.config, "window_seconds", None) or DEFAULT_WINDOW_SECONDS
+        stride_seconds = stride_seconds or window_seconds
         extractor = self.feature_extractor
         if window_seconds < extractor.shortest_seconds:
             raise ValueError(
@@ -174,6 +189,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                 f"`stride_seconds` ({stride_seconds:g}) must be at least one sample of the model's"
                 f" {extractor.sampling_rate:g} Hz."
             )
+        return window_seconds, stride_seconds
 
     def _num_samples(self, window_seconds: float) -> int:
         """Samples of the model's input for a window, in whole patches. All windows get one length, so that those of different
@@ -202,31 +218,66 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             raise ValueError(f"No window of {recording.name} can be used: {reasons}.{describe_gaps(given)}")
         for index, (start, end) in enumerate(usable):
             is_last = index == len(usable) - 1
-            try:
-                features = extractor(
-                    **recording.cut(start, end),
-                    sampling_rate=recording.sampling_rates,
-                    padding="max_length",
-                    max_length=self._num_samples(window_seconds),
-                    truncation=True,
-                    return_attention_mask=True,
-                    return_tensors="pt",
-                )
-            except ValueError as error:
-                raise ValueError(f"{recording.name}, {start:g}-{end:g} s: {error}") from error
-            issues = quality_issues(recording.cut(start, end), recording.sampling_rates)
-            issues += [f"{channel}_filled" for channel, samples in filled.cut(start, end).items() if samples.any()]
             yield {
-                **features,
-                "start": start,
-                "end": end,
-                "quality_issues": issues,
-                "recording": recording.name,
+                **self.window_inputs(
+                    recording.cut(start, end),
+                    filled.cut(start, end),
+                    recording.sampling_rates,
+                    (start, end),
+                    window_seconds,
+                    recording.name,
+                ),
                 "duration": recording.duration,
                 "unusable": unusable if is_last else None,
-                "reason": None,
                 "is_last": is_last,
             }
+
+    def window_inputs(
+        self,
+        signals: Mapping[str, np.ndarray],
+        filled: Mapping[str, np.ndarray],
+        sampling_rates: Mapping[str, float],
+        times: tuple[float, float],
+        window_seconds: float,
+        name: str,
+    ) -> dict[str, Any]:
+        """The model's input of batch size 1 for one usable window.
+
+        Args:
+            signals: `(samples,)` per channel, with short gaps filled.
+            filled: which samples were.
+            sampling_rates: in Hz per channel.
+            times: start and end in seconds.
+            window_seconds: duration that it is padded to.
+            name: what messages call the recording.
+
+        Raises:
+            ValueError: if its samples are too large to be processed.
+        """
+        start, end = times
+        try:
+            features = self.feature_extractor(
+                **signals,
+                sampling_rate=sampling_rates,
+                padding="max_length",
+                max_length=self._num_samples(window_seconds),
+                truncation=True,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}, {start:g}-{end:g} s: {error}") from error
+        issues = quality_issues(signals, sampling_rates)
+        issues += [f"{channel}_filled" for channel, samples in filled.items() if samples.any()]
+        return {
+            **features,
+            "start": start,
+            "end": end,
+            "quality": quality(signals, sampling_rates),
+            "quality_issues": issues,
+            "recording": name,
+            "reason": None,
+        }
 
     def _skipped(self, reason: str, window_seconds: float) -> dict[str, Any]:
         """What stands for a recording that was not read: the model is run on nothing, and its answer is left out."""
@@ -235,6 +286,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             **{name: torch.from_numpy(values) for name, values in nothing.items()},
             "start": 0.0,
             "end": 0.0,
+            "quality": 0.0,
             "quality_issues": [],
             "recording": "",
             "duration": None,
@@ -270,67 +322,125 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             name: value for name, value in model_inputs.items() if name not in self.feature_extractor.model_input_names
         }
         inputs = {name: model_inputs[name] for name in self.feature_extractor.model_input_names}
-        return {"outputs": self.model(**inputs)[self._output_name], **notes}
+        return {**self._run_model(inputs), **notes}
+
+    def _run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The `outputs (batch, ...)` for windows, and what else answers need."""
+        return {"outputs": self.model(**inputs)[self._output_name]}
 
     def postprocess(
         self,
         model_outputs: list[dict[str, Any]],
         excluded_issues: Sequence[str] | None = None,
         on_error: str = "raise",
+        min_quality: float | None = None,
         **parameters: Any,
     ) -> dict[str, Any]:
         """The answer for one recording from the outputs of its usable windows."""
         last = model_outputs[-1]
         if last["reason"] is not None:
             return _no_answer(last)
-        windows, finite = list(last["unusable"]), []
-        for window in model_outputs:
-            if torch.isfinite(window["outputs"]).all():
-                finite.append(window)
-            else:
-                times = {"start": window["start"], "end": window["end"]}
-                windows.append({**times, "value": None, "reason": "not finite"})
-        if not finite:
+        answers = self.window_answers(model_outputs, min_quality=min_quality, **parameters)
+        windows = sorted([*last["unusable"], *answers], key=lambda window: window["start"])
+        is_finite = [answer.get("reason") != "not finite" for answer in answers]
+        if not any(is_finite):
             reason = f"The model's answer to {last['recording']} is not a number for any window."
             if on_error == "raise":
                 raise ValueError(reason)
             return _no_answer({**last, "reason": reason})
-        outputs = torch.cat([window["outputs"] for window in finite]).float().numpy()
-        durations = np.array([window["end"] - window["start"] for window in finite])
+        outputs = torch.cat([window["outputs"] for window, keep in zip(model_outputs, is_finite) if keep])
+        answers = [answer for answer, keep in zip(answers, is_finite) if keep]
+        durations = np.array([answer["end"] - answer["start"] for answer in answers])
         excluded = set(self._excluded_issues if excluded_issues is None else excluded_issues)
-        counts = np.array([excluded.isdisjoint(window["quality_issues"]) for window in finite])
+        counts = np.array(
+            ["reason" not in answer and excluded.isdisjoint(answer["quality_issues"]) for answer in answers]
+        )
         weights = durations * counts if counts.any() else durations
-        answers, summary = self._answer(outputs, weights, **parameters)
-        issues = [
-            issue
-            for issue in dict.fromkeys(issue for window in finite for issue in window["quality_issues"])
-            if durations[[issue in window["quality_issues"] for window in finite]].sum() >= durations.sum() / 2
-        ]
-        if not counts.any():
-            found = excluded.intersection(issue for window in finite for issue in window["quality_issues"])
-            upside_down = " Turn the PPG over: give it times -1." if "ppg_inverted" in found else ""
-            reason = f"No window counts: all have {' or '.join(sorted(found))}.{upside_down}"
-            summary = {**summary, **dict.fromkeys(summary.keys() & {"value", "scores"}), "reason": reason}
-        for window, answer in zip(finite, answers):
-            times = {"start": window["start"], "end": window["end"]}
-            windows.append({**times, **answer, "quality_issues": window["quality_issues"]})
-        windows.sort(key=lambda window: window["start"])
+        summary = self._recording_answer(outputs.float().numpy(), weights, answers, **parameters)
+        reason = (
+            self._reason_to_abstain(summary, **parameters) if counts.any() else _why_none_counts(answers, excluded)
+        )
+        if reason is not None:
+            summary |= {**dict.fromkeys(summary.keys() & {"value", "scores", "interval", "set"}), "reason": reason}
         total = sum(window["end"] - window["start"] for window in windows)
         return {
             "start": 0.0,
             "end": last["duration"],
             **summary,
-            "usable_share": float((durations * counts).sum() / total),
-            "quality_issues": issues,
+            "usable_share": float((durations * counts).sum() / total) * ("reason" not in summary),
+            "quality": float((durations * [answer["quality"] for answer in answers]).sum() / total),
+            "quality_issues": [
+                issue
+                for issue in dict.fromkeys(issue for answer in answers for issue in answer["quality_issues"])
+                if durations[[issue in answer["quality_issues"] for answer in answers]].sum() >= durations.sum() / 2
+            ],
             "windows": windows,
         }
 
-    def _answer(
-        self, outputs: np.ndarray, durations: np.ndarray, **parameters: Any
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The answers to windows with `outputs (windows, ...)` and `durations (windows,)` in seconds, and the one answer to
-        the recording."""
+    def window_answers(
+        self, model_outputs: list[dict[str, Any]], min_quality: float | None = None, **parameters: Any
+    ) -> list[dict[str, Any]]:
+        """The answer to each window that the model was run on; one that is withheld has the `value` `None` and a `reason`."""
+        answers = []
+        for window in model_outputs:
+            about = {"start": window["start"], "end": window["end"]}
+            if not torch.isfinite(window["outputs"]).all():
+                answers.append({**about, "value": None, "reason": "not finite"})
+                continue
+            answer = self._window_answer(window["outputs"][0].float().numpy(), window, **parameters)
+            if min_quality is not None and window["quality"] < min_quality:
+                reason: str | None = "low quality"
+            else:
+                reason = self._reason_to_abstain(answer, **parameters)
+            if reason is not None:
+                answer |= {"value": None, "reason": reason}
+            answers.append(
+                {**about, **answer, "quality": window["quality"], "quality_issues": window["quality_issues"]}
+            )
+        return answers
+
+    def stream(self, sampling_rate: float | Mapping[str, float] | None = None, **parameters: Any) -> SignalStream:
+        """Answers windows while they are recorded.
+
+        Args:
+            sampling_rate: rate in Hz of the samples that will come, a dictionary by channel where each has its own; that of the
+                pipeline by default.
+            parameters: those of a call that are about windows, such as `stride_seconds` or `min_quality`.
+
+        Raises:
+            ValueError: if there is no rate, or for parameters that a call refuses.
+        """
+        reading, _, answering = self._sanitize_parameters(sampling_rate=sampling_rate, **parameters)
+        reading, answering = {**self._preprocess_params, **reading}, {**self._postprocess_params, **answering}
+        given, channels = reading.get("sampling_rate"), self.feature_extractor.channels
+        rates = {channel: given.get(channel) if isinstance(given, Mapping) else given for channel in channels}
+        if not all(
+            isinstance(rate, numbers.Real) and math.isfinite(rate) and float(rate) > 0 for rate in rates.values()
+        ):
+            raise ValueError(
+                f"A stream needs `sampling_rate`, in Hz, of {' and '.join(channels)}, but it is {given!r}."
+            )
+        window_seconds, stride_seconds = self._window_and_stride(
+            reading.get("window_seconds"), reading.get("stride_seconds")
+        )
+        self._check_rates(Recording("The stream", {}, rates))
+        about_recordings = ("excluded_issues", "on_error")
+        answering = {name: value for name, value in answering.items() if name not in about_recordings}
+        return SignalStream(self, rates, window_seconds, stride_seconds, answering)
+
+    def _window_answer(self, output: np.ndarray, window: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
+        """The answer to one window with the model's `output` and what else `_forward` and `window_inputs` tell of it."""
         raise NotImplementedError
+
+    def _recording_answer(
+        self, outputs: np.ndarray, weights: np.ndarray, answers: list[dict[str, Any]], **parameters: Any
+    ) -> dict[str, Any]:
+        """The one answer from the windows' `outputs (windows, ...)`, their `weights (windows,)` and `answers`."""
+        raise NotImplementedError
+
+    def _reason_to_abstain(self, answer: Mapping[str, Any], **parameters: Any) -> str | None:
+        """Why the answer to a window or a recording is withheld; `None` if it is not."""
+        return None
 
     @classmethod
     def serves(cls, config) -> bool:
@@ -346,9 +456,21 @@ def _no_answer(window: Mapping[str, Any]) -> dict[str, Any]:
         "value": None,
         "reason": window["reason"],
         "usable_share": 0.0,
+        "quality": 0.0,
         "quality_issues": [],
         "windows": [],
     }
+
+
+def _why_none_counts(answers: Sequence[Mapping[str, Any]], excluded: set[str]) -> str:
+    issues = sorted(excluded.intersection(issue for answer in answers for issue in answer["quality_issues"]))
+    withheld = dict.fromkeys(answer["reason"] for answer in answers if "reason" in answer)
+    said = [
+        *([f"have {' or '.join(issues)}"] if issues else []),
+        *([f"are withheld ({', '.join(withheld)})"] if withheld else []),
+    ]
+    upside_down = " Turn the PPG over: give it times -1." if "ppg_inverted" in issues else ""
+    return f"No window counts: all {' or '.join(said)}.{upside_down}"
 
 
 __all__ = ["PhysiologicalSignalPipeline"]

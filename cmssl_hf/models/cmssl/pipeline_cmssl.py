@@ -1,16 +1,19 @@
 """Pipelines: recordings of any length to rates, pressures, classes or features, per window and for the whole recording."""
 
+import numbers
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from .conformal_cmssl import Calibration, abstains, outputs_and_spreads
 from .pipeline_base_cmssl import PhysiologicalSignalPipeline
 
 
 class _LabellingPipeline(PhysiologicalSignalPipeline):
-    """What regression and classification share: they need a trained head of the right kind."""
+    """What regression and classification share: they need a trained head of the right kind, and know their limits where the
+    model was calibrated."""
 
     _problem_types: tuple[str, ...] = ()
 
@@ -32,6 +35,31 @@ class _LabellingPipeline(PhysiologicalSignalPipeline):
     @classmethod
     def serves(cls, config) -> bool:
         return _has_head(config) and _problem_type(config) in cls._problem_types
+
+    def _sanitize_parameters(self, coverage=None, max_width=None, **kwargs):
+        preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
+        calibration = Calibration.from_config(self.model.config)
+        for name, value in (("coverage", coverage), ("max_width", max_width)):
+            if value is None:
+                continue
+            if calibration is None:
+                raise ValueError(f"`{name}` needs a model that was calibrated, but its `config.calibration` is empty.")
+            if not isinstance(value, numbers.Real) or not float(value) > 0:
+                raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
+        if coverage is not None:
+            calibration.choose(coverage)
+            postprocess["coverage"] = coverage
+        if max_width is not None:
+            postprocess["max_width"] = float(max_width)
+        return preprocess, forward, postprocess
+
+    def _limits(self, coverage: float | None) -> tuple[Calibration, str] | None:
+        """The model's calibration and the key of the coverage in it; `None` for a model without one."""
+        calibration = Calibration.from_config(self.model.config)
+        return None if calibration is None else (calibration, calibration.choose(coverage))
+
+    def _reason_to_abstain(self, answer, max_width: float | None = None, **parameters):
+        return None if max_width is None else abstains(answer, max_width)
 
     def _label_names(self) -> list[str]:
         config: Any = self.model.config
@@ -56,6 +84,12 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
     recording is the median over the windows that count, weighted by their duration: a few windows spoiled by motion do not
     move it.
 
+    With a model that was calibrated (`config.calibration`), each window has an `interval` per label, in which the label of a
+    random window of a person like those of the calibration lies with the probability `coverage` (a parameter, 0.9 by default
+    where there were people enough). That of the recording is the median of its windows' bounds. Windows of another duration
+    than those of the calibration have none. With `max_width`, in the labels' unit, answers with a wider interval or without
+    one are withheld: their `value` is `None`, and the `reason` `"too wide"` or `"no interval"`.
+
     ```python
     >>> from transformers import pipeline
     >>> import cmssl_hf
@@ -69,11 +103,38 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
 
     _problem_types = ("regression",)
 
-    def _answer(self, outputs, durations):
+    def _run_model(self, inputs):
+        if Calibration.from_config(self.model.config) is None:
+            return super()._run_model(inputs)
+        outputs, spreads = outputs_and_spreads(self.model, **inputs)
+        return {"outputs": outputs, "spreads": spreads}
+
+    def _window_answer(self, output, window, coverage: float | None = None, **parameters):
         names = self._label_names()
-        answers = [{"value": dict(zip(names, map(float, row)))} for row in outputs]
-        medians = [weighted_median(column, durations) for column in outputs.T]
-        return answers, {"value": dict(zip(names, medians)), "unit": self.model.config.label_unit}
+        answer: dict[str, Any] = {"value": dict(zip(names, map(float, output)))}
+        if (limits := self._limits(coverage)) is None:
+            return answer
+        calibration, key = limits
+        if not calibration.covers(window["end"] - window["start"]):
+            return {**answer, "interval": None}
+        bounds = calibration.intervals(output[None], window["spreads"].numpy(), key)[0]
+        return {**answer, "interval": {name: list(map(float, pair)) for name, pair in zip(names, bounds)}}
+
+    def _recording_answer(self, outputs, weights, answers, coverage: float | None = None, **parameters):
+        names = self._label_names()
+        medians = [weighted_median(column, weights) for column in outputs.T]
+        answer = {"value": dict(zip(names, medians)), "unit": self.model.config.label_unit}
+        if (limits := self._limits(coverage)) is None:
+            return answer
+        having = np.array([known["interval"] is not None for known in answers])
+        interval = None
+        if weights[having].any():
+            bounds = np.array([[known["interval"][name] for name in names] for known in answers if known["interval"]])
+            interval = {
+                name: [weighted_median(bounds[:, label, side], weights[having]) for side in (0, 1)]
+                for label, name in enumerate(names)
+            }
+        return {**answer, "interval": interval, "coverage": float(limits[1])}
 
 
 class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
@@ -83,6 +144,12 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
     `scores` maps each label to its probability (softmax for multi-class, sigmoid for multi-label models). `value` is the most
     likely label or, for multi-label models, the list of those with a probability of at least `threshold` (a parameter like
     the others, 0.5 by default). The scores of the whole recording are the mean over its windows, weighted by their duration.
+
+    With a model of single classes that was calibrated (`config.calibration`), `set` lists the classes among which the right one
+    is with the probability `coverage` (a parameter, 0.9 by default where there were people enough), for a random window of a
+    person like those of the calibration. Models of several labels have none. With `max_width`, answers with a larger set are
+    withheld: their `value` is `None`, and the `reason` `"too wide"`, or `"no interval"` for windows of another duration than
+    those of the calibration.
 
     Windows without a pulse count, unless `excluded_issues` names them: some with atrial fibrillation are flagged so, all with
     ventricular fibrillation and asystole, and there are models with a class for noise.
@@ -99,22 +166,43 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
             postprocess["threshold"] = threshold
         return preprocess, forward, postprocess
 
-    def _answer(self, outputs, durations, threshold: float = 0.5):
+    def _window_answer(self, output, window, threshold: float = 0.5, coverage: float | None = None, **parameters):
+        scores = self._probabilities(output)
+        answer = self._from_scores(scores, threshold)
+        if (limits := self._limits(coverage)) is not None:
+            calibration, key = limits
+            is_like = calibration.covers(window["end"] - window["start"])
+            answer["set"] = self._members(calibration.sets(scores, key)) if is_like else None
+        return answer
+
+    def _recording_answer(
+        self, outputs, weights, answers, threshold: float = 0.5, coverage: float | None = None, **parameters
+    ):
+        mean = np.average(self._probabilities(outputs), axis=0, weights=weights)
+        answer = self._from_scores(mean, threshold)
+        if (limits := self._limits(coverage)) is not None:
+            calibration, key = limits
+            having = any(known["set"] is not None for known, weight in zip(answers, weights) if weight)
+            answer["set"] = self._members(calibration.sets(mean, key)) if having else None
+            answer["coverage"] = float(key)
+        return answer
+
+    def _probabilities(self, outputs: np.ndarray) -> np.ndarray:
         logits = torch.from_numpy(outputs)
-        multi_label = _problem_type(self.model.config) == "multi_label_classification"
-        probabilities = (logits.sigmoid() if multi_label else logits.softmax(-1)).numpy()
-        mean = np.average(probabilities, axis=0, weights=durations)
+        return (logits.sigmoid() if self._is_multi_label() else logits.softmax(-1)).numpy()
+
+    def _is_multi_label(self) -> bool:
+        return _problem_type(self.model.config) == "multi_label_classification"
+
+    def _from_scores(self, scores: np.ndarray, threshold: float) -> dict[str, Any]:
         names = self._label_names()
+        value: str | list[str] = names[int(scores.argmax())]
+        if self._is_multi_label():
+            value = [name for name, score in zip(names, scores) if score >= threshold]
+        return {"value": value, "scores": dict(zip(names, map(float, scores)))}
 
-        def answer(row: np.ndarray) -> dict[str, Any]:
-            value: str | list[str]
-            if multi_label:
-                value = [name for name, probability in zip(names, row) if probability >= threshold]
-            else:
-                value = names[int(row.argmax())]
-            return {"value": value, "scores": dict(zip(names, map(float, row)))}
-
-        return [answer(row) for row in probabilities], answer(mean)
+    def _members(self, belongs: np.ndarray) -> list[str]:
+        return [name for name, member in zip(self._label_names(), belongs) if member]
 
 
 class PhysiologicalSignalFeatureExtractionPipeline(PhysiologicalSignalPipeline):
@@ -136,8 +224,11 @@ class PhysiologicalSignalFeatureExtractionPipeline(PhysiologicalSignalPipeline):
     def serves(cls, config) -> bool:
         return config.model_type != "cmssl_tokenizer"
 
-    def _answer(self, outputs, durations):
-        return [{"value": row} for row in outputs], {"value": np.average(outputs, axis=0, weights=durations)}
+    def _window_answer(self, output, window, **parameters):
+        return {"value": output}
+
+    def _recording_answer(self, outputs, weights, answers, **parameters):
+        return {"value": np.average(outputs, axis=0, weights=weights)}
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:

@@ -80,6 +80,40 @@ def find_quality_issues(
     return issues
 
 
+def measure_quality(signal: np.ndarray, sampling_rate: float, channel: str) -> float:
+    """How much of a window is pulse: the share of the power of its beats (of the PPG, or of the smoothed slope of the ECG) that
+    returns in the next beat, as the autocorrelation at the best of the `BEAT_INTERVALS`, counted from what white noise reaches;
+    times the share of the window that is not constant for `FLAT_SECONDS`.
+
+    Near 1 for a clean regular pulse; 0 for constants and, for 19 of 20 windows, white noise. An irregular rhythm, such as atrial
+    fibrillation, is not bad quality, but returns less: compare it with others of its kind.
+
+    Args:
+        signal: window of finite samples `(samples,)`, in any unit.
+        sampling_rate: in Hz.
+        channel: `"ecg"` or `"ppg"`.
+    """
+    if len(signal) < 3:
+        return 0.0
+    window = np.asarray(signal, dtype=np.float64)[None]
+    window = window / max(np.abs(window).max(), np.finfo(np.float64).tiny)
+    if np.ptp(window) <= FLAT_TOLERANCE:
+        return 0.0
+    returning = _returning_share(_beat_signal(window, sampling_rate, channel), sampling_rate)[0]
+    noise = _returning_share_of_noise(window.shape[-1] / sampling_rate)
+    return float(
+        np.clip((returning - noise) / max(1 - noise, 1e-9), 0, 1) * (1 - _flat_share(window[0], sampling_rate))
+    )
+
+
+def _flat_share(window: np.ndarray, sampling_rate: float) -> float:
+    num_steps = max(1, round(FLAT_SECONDS * sampling_rate) - 1)
+    still = np.concatenate(([False], np.abs(np.diff(window)) <= FLAT_TOLERANCE, [False]))
+    first, after = np.flatnonzero(~still[:-1] & still[1:]), np.flatnonzero(still[:-1] & ~still[1:])
+    runs = after - first
+    return float((runs[runs >= num_steps] + 1).sum() / len(window))
+
+
 def _is_flat(windows: np.ndarray, sampling_rate: float) -> np.ndarray:
     num_steps = max(1, round(FLAT_SECONDS * sampling_rate) - 1)
     still = np.abs(np.diff(windows, axis=-1)) <= FLAT_TOLERANCE
@@ -101,20 +135,30 @@ def _is_out_of_range(windows: np.ndarray) -> np.ndarray:
 
 
 def _has_no_pulse(windows: np.ndarray, beats: np.ndarray, sampling_rate: float) -> np.ndarray:
-    num_samples = windows.shape[-1]
+    unlike_noise = _returning_share(beats, sampling_rate) > _returning_share_of_noise(
+        windows.shape[-1] / sampling_rate
+    )
+    # What filters leave of a constant is no pulse either.
+    return ~unlike_noise | (np.ptp(windows, axis=-1) <= FLAT_TOLERANCE)
+
+
+def _returning_share(beats: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """The autocorrelation of `beats (windows, samples)` at the best of the `BEAT_INTERVALS`; 0 where it has no maximum."""
+    num_samples = beats.shape[-1]
     first, last = round(BEAT_INTERVALS[0] * sampling_rate), round(BEAT_INTERVALS[1] * sampling_rate)
     last = min(last, num_samples - 2)
     if first < 1 or last <= first:
-        return np.ones(len(windows), dtype=bool)
+        return np.zeros(len(beats))
     beats = standardize(beats)
     power = np.abs(np.fft.rfft(beats, 2 * num_samples)) ** 2
     autocorrelation = np.fft.irfft(power)[:, :num_samples] / (num_samples - np.arange(num_samples))
     # Only maxima within the interval: the slope down from lag 0 is no period.
     before, middle, after = (autocorrelation[:, first + shift : last + 1 + shift] for shift in (-1, 0, 1))
-    peaks = np.where((middle > before) & (middle >= after), middle, 0.0)
-    unlike_noise = peaks.max(axis=-1) > 1 / np.sqrt(num_samples / sampling_rate)
-    # What filters leave of a constant is no pulse either.
-    return ~unlike_noise | (np.ptp(windows, axis=-1) <= FLAT_TOLERANCE)
+    return np.where((middle > before) & (middle >= after), middle, 0.0).max(axis=-1)
+
+
+def _returning_share_of_noise(seconds: float) -> float:
+    return float(1 / np.sqrt(seconds))
 
 
 def _falls_faster(pulses: np.ndarray) -> np.ndarray:
@@ -137,4 +181,4 @@ def _beat_signal(windows: np.ndarray, sampling_rate: float, channel: str) -> np.
     return smooth
 
 
-__all__ = ["QUALITY_ISSUES", "find_quality_issues"]
+__all__ = ["QUALITY_ISSUES", "find_quality_issues", "measure_quality"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .quality_cmssl import find_quality_issues
+from .quality_cmssl import find_quality_issues, measure_quality
 from .recordings_cmssl import Recording
 from .signal_processing_cmssl import reason_to_drop
 from .time_axis_cmssl import LONGEST_FILLED_GAP, fill_short_gaps, gaps
@@ -39,6 +39,11 @@ def quality_issues(signals: Mapping[str, np.ndarray], sampling_rates: Mapping[st
         for channel, signal in signals.items()
         for issue in find_quality_issues([signal], sampling_rates[channel], channel)[0]
     ]
+
+
+def quality(signals: Mapping[str, np.ndarray], sampling_rates: Mapping[str, float]) -> float:
+    """How much of one window is pulse, in the worst of its channels (`measure_quality`)."""
+    return min(measure_quality(signal, sampling_rates[channel], channel) for channel, signal in signals.items())
 
 
 def reason_not_to_use(
@@ -82,4 +87,4 @@ def describe_gaps(recording: Recording) -> str:
     return "".join([*told, " Choose shorter `window_seconds`, or interpolate longer gaps."]) if told else ""
 
 
-__all__ = ["describe_gaps", "fill_gaps", "quality_issues", "reason_not_to_use", "window_times"]
+__all__ = ["describe_gaps", "fill_gaps", "quality", "quality_issues", "reason_not_to_use", "window_times"]

@@ -218,6 +218,10 @@ class RunFolder:
         is_before_test = "finished" not in run and "task" in run["identity"] and "constant" not in run["results"]
         return None if is_before_test else run["results"]
 
+    def note(self, name: str, content: Any) -> None:
+        """Adds an entry to `run.json` that does not make it another run."""
+        self._write({**parse_run(self.path / RUN_FILE), name: content})
+
     def note_results(self, results: dict[str, Any]) -> None:
         """Adds the results of the finished run to `run.json`, when it was finished, and of which weights they are: a model that is
         saved here later has other ones."""
