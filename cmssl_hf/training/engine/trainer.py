@@ -26,6 +26,7 @@ from .arguments import StageArguments
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
+from .precision import log_precision
 from .progress import Progress
 from .run_folder import RunFolder
 from .shared_memory import full_shared_memory_explained, refuse_small_shared_memory
@@ -101,6 +102,7 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             self._restore(folder.path, folder.path)
             return results
         if checkpoint is None or not self._restore_if_complete(checkpoint):
+            log_precision(self.args.device, self.args.computed_in, self.args.precision)
             with TerminationCallback(self.accelerator) as termination:
                 self.add_callback(termination)
                 self.train(resume_from_checkpoint=checkpoint)
