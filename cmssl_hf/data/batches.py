@@ -12,6 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ..private_access import selected_rows
 from .augmentation import Augmentation
+from .batched_augmentation import KEYS, BatchedAugmentation
 
 
 #: The windows `(channels, samples)` of one batch: an array `(rows, channels, samples)`, or a list where lengths differ.
@@ -111,12 +112,14 @@ class WindowBatch:
         table: their other columns, or `None` if they have none.
         augmentation: changes that the collator makes to them, or `None`.
         generators: one source of randomness per row for the augmentation.
+        keys: epoch and position of each row `(rows, 2)`, where they are augmented later on a device.
     """
 
     windows: Windows
     table: pa.Table | None = None
     augmentation: Augmentation | None = None
     generators: Sequence[np.random.Generator] = ()
+    keys: np.ndarray | None = None
 
 
 class WindowsDataset(TorchDataset[WindowBatch]):
@@ -130,7 +133,12 @@ class WindowsDataset(TorchDataset[WindowBatch]):
             window, so that neither the number of processes nor an interruption changes it.
         seed: of the augmentation.
         channel: index of the one channel that is read, or `None` for all.
+
+    Attributes:
+        augments_on_device: whether windows are read as they are, and changed by [`augmented`] when they are a batch.
     """
+
+    augments_on_device = False
 
     def __init__(
         self,
@@ -167,11 +175,19 @@ class WindowsDataset(TorchDataset[WindowBatch]):
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> WindowBatch:
         table = self._others[list(indices)] if self._others.column_names else None
         batch = WindowBatch(self._windows.read(indices), table)
-        if self.augmentation is not None:
+        if self.augmentation is not None and self.augments_on_device:
+            batch.keys = np.array([(self.epoch, int(index)) for index in indices], dtype=np.int64)
+        elif self.augmentation is not None:
             batch.augmentation = self.augmentation
             epoch = self.epoch
             batch.generators = [np.random.default_rng((self.seed, epoch, int(index))) for index in indices]
         return batch
+
+    def augmented(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A collated batch, changed on its device if that is still to be done."""
+        if self.augmentation is None or KEYS not in inputs:
+            return inputs
+        return BatchedAugmentation(self.augmentation, self.seed)(inputs)
 
     def provenance(self, indices: Sequence[int]) -> pa.Table:
         """Where windows come from: `subject_id`, `record_id` and `start_time` (s) of each, in the order of `indices`."""
@@ -213,6 +229,8 @@ class WindowsCollator:
                 # The tokenizer's patches may end before the last one of the encoder does.
                 labels = np.pad(labels, ((0, 0), (0, num_codes - labels.shape[1])), constant_values=-100)
             features["labels"] = torch.from_numpy(labels)
+        if batch.keys is not None:
+            features[KEYS] = torch.from_numpy(batch.keys)
         return features
 
     def _labels(self, batch: WindowBatch) -> np.ndarray | None:
@@ -245,6 +263,7 @@ def _join(batches: list[WindowBatch]) -> WindowBatch:
         pa.concat_tables(tables) if tables else None,
         batches[0].augmentation,
         [generator for batch in batches for generator in batch.generators],
+        None if batches[0].keys is None else np.concatenate([batch.keys for batch in batches]),
     )
 
 

@@ -1,10 +1,11 @@
 """CM-SSL encoder: one signal to the codes of a tokenizer (stage 2) or to labels (stage 3)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
@@ -21,6 +22,7 @@ from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entr
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
+    attention_mask_of_patches,
     mask_signals,
     patch_attention_mask,
     patch_signals,
@@ -104,7 +106,7 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
         else:
             positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
+        mask = attention_mask_of_patches(self.config, hidden_states, real)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, **kwargs)
         if real is None:
@@ -196,6 +198,14 @@ class CMSSLClassificationHead(nn.Module):
 
 #: Root mean square of a batch of labels, 1 if they are standardised, above which they are taken for physical units.
 _LARGEST_STANDARDIZED = 5.0
+
+
+def _on_device(numbers: float | Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """A few numbers as a tensor of the type and on the device of another; filled there, since a copy would have to wait until
+    the device is done."""
+    if isinstance(numbers, Sequence):
+        return torch.stack([like.new_full((), number) for number in numbers])
+    return like.new_full((), numbers)
 
 
 def _refuse_raw_labels(labels: torch.Tensor) -> None:
@@ -304,7 +314,7 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
             if labels.numel() != len(logits):
                 raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
             weights = self.config.class_weights
-            weights = None if weights is None else logits.new_tensor(weights)
+            weights = None if weights is None else _on_device(weights, logits)
             return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
         if tuple(labels.shape) != tuple(logits.shape) and (logits.shape[1] > 1 or labels.numel() != len(logits)):
             raise ValueError(f"`labels` must have shape {tuple(logits.shape)}, but has shape {tuple(labels.shape)}.")
@@ -321,10 +331,10 @@ class CMSSLEncoderForSequenceClassification(CMSSLEncoderPreTrainedModel):
         return nn.functional.mse_loss(logits, labels)
 
     def _label_mean(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(0.0 if self.config.label_mean is None else self.config.label_mean)
+        return _on_device(0.0 if self.config.label_mean is None else self.config.label_mean, like)
 
     def _label_std(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(1.0 if self.config.label_std is None else self.config.label_std)
+        return _on_device(1.0 if self.config.label_std is None else self.config.label_std, like)
 
     def _to_physical_units(self, logits: torch.Tensor) -> torch.Tensor:
         if self.config.label_mean is None and self.config.label_std is None:

@@ -57,6 +57,19 @@ class StageArguments(TrainingArguments):
             " continues. If left out, what `bf16`, `fp16` or the launcher say."
         },
     )
+    compile_layers: bool = field(
+        default=False,
+        metadata={
+            "help": "Compile the layers of the model, which are alike, in place of the whole of it (`torch_compile`); for GPUs."
+        },
+    )
+    augment_on_device: bool = field(
+        default=False,
+        metadata={
+            "help": "Change training windows as whole batches where the model is, in place of one by one where they are read; other"
+            " random numbers of the same distributions."
+        },
+    )
     cpu_kernels: Literal["auto", "off"] = field(
         default="auto",
         metadata={

@@ -56,7 +56,7 @@ _MAY_DIFFER = {
     "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push",
     "hub_revision",
     # where and how fast it is computed; rounding apart, the numbers are the same
-    "use_cpu", "cpu_kernels", "full_determinism", "local_rank", "torch_empty_cache_steps",
+    "use_cpu", "cpu_kernels", "compile_layers", "full_determinism", "local_rank", "torch_empty_cache_steps",
     "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
     "gradient_checkpointing_kwargs",
     "torch_compile", "torch_compile_backend", "torch_compile_mode",
