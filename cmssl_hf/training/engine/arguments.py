@@ -92,6 +92,11 @@ class StageArguments(TrainingArguments):
                 f"{os.environ['WORLD_SIZE']} processes were launched, but they are not connected: each would train by itself in"
                 " the same folder. On a machine with GPUs that are not to be used, give `--use_cpu true`."
             )
+        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and self.device.type == "cpu":
+            raise ValueError(
+                "FSDP needs GPUs: on CPUs accelerate would train whole copies without a word. Launch with"
+                " `scripts/accelerate/cpu_2.yaml`, or without a configuration."
+            )
         if self.eval_strategy == "epoch" and self.save_strategy == "steps":
             raise ValueError(
                 "With `save_strategy` steps and `eval_strategy` epoch a checkpoint may be saved at the end of an epoch but before"
