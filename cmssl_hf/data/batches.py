@@ -185,7 +185,7 @@ class WindowsDataset(TorchDataset[WindowBatch]):
 
     def augmented(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A collated batch, changed on its device if that is still to be done."""
-        if self.augmentation is None or KEYS not in inputs:
+        if KEYS not in inputs or not isinstance(self.augmentation, Augmentation):
             return inputs
         return BatchedAugmentation(self.augmentation, self.seed)(inputs)
 

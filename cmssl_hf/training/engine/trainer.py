@@ -20,6 +20,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
+from ...data.augmentation import Augmentation
 from ...data.batches import WindowsDataset
 from ...models.cmssl.modeling_cmssl_layers import CMSSLLayer
 from ...models.cpu_kernels import cpu_kernels
@@ -51,8 +52,10 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
         if self.args.augment_on_device:
-            if self.train_dataset.augmentation is None:
-                raise ValueError("`augment_on_device` does nothing where training windows are not changed.")
+            if not isinstance(self.train_dataset.augmentation, Augmentation):
+                raise ValueError(
+                    "`augment_on_device` does nothing where training windows are not changed, or not as windows but as views."
+                )
             self.train_dataset.augments_on_device = True
         if self.args.compile_layers:
             for module in self.model.modules():
@@ -144,7 +147,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = [self.train_dataset.augmented(batch) for batch in batches]
+        if self.args.augment_on_device:
+            batches = [self.train_dataset.augmented(batch) for batch in batches]
         if batches:
             mean = torch.stack([self.loss_terms(batch) for batch in batches]).float().mean(0)
             self._mean_loss_terms = self.accelerator.reduce(mean.to(device), reduction="mean").clamp(min=1e-12)
