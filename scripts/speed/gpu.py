@@ -6,7 +6,7 @@
 One process. After each part `gpu.json` in `--output_dir` holds what is done so far: the card and its measured peak, speed (sides
 take turns, round by round; the reference is the published computation in float16, its own), peak memory, the trainers with the base
 presets against the same steps on a batch that stays on the card, the kernels that take the time, and at last what compiling the
-layers gains, for which time may be lacking. A part that fails is noted with its error; the others go on.
+layers gains, for which time may be lacking. A measurement that fails is noted with its error; the others go on.
 """
 
 import argparse
@@ -76,13 +76,15 @@ class Measurement:
         return describe_machine(self.device, None) | {"measured_peak_tflops": peaks}
 
     def speed(self) -> list[dict]:
-        return [self._speed(*case, SIDES) for case in self.cases]
+        return [self._tried(self._speed, *case, SIDES) for case in self.cases]
 
     def compiled(self) -> list[dict]:
         results = []
         for workload, size in self.cases:
             if workload in TRAINING and time.perf_counter() < self.deadline:
-                results.append(self._speed(workload, size, (REFERENCE, Side("ours", "bfloat16"), COMPILED)))
+                results.append(
+                    self._tried(self._speed, workload, size, (REFERENCE, Side("ours", "bfloat16"), COMPILED))
+                )
             elif workload in TRAINING:
                 results.append({"workload": workload, "size": size, "skipped": "no time was left"})
         return results
@@ -91,14 +93,32 @@ class Measurement:
         if self.device != "cuda":
             return []
         sides = (REFERENCE, Side("ours", "bfloat16"), Side("ours", "float16"), Side("ours, checkpointed", "bfloat16"))
-        return [self._memory(*case, side) for case in self.cases if case[0].startswith("stage") for side in sides]
+        return [
+            self._tried(self._memory, *case, side)
+            for case in self.cases
+            if case[0].startswith("stage")
+            for side in sides
+        ]
 
     def trainers(self) -> list[dict]:
         steps = 3 if self.small else 60
-        return [trainer_speed(stage, self.device, self.small, steps) for stage in ("tokenizer", "encoder")]
+        return [self._tried(self._trainer, stage, "base", steps) for stage in ("tokenizer", "encoder")]
 
     def profile(self) -> list[dict]:
-        return [self._profile(*case) for case in self.cases if case in (CASES[0], CASES[1], CASES[3])]
+        return [self._tried(self._profile, *case) for case in self.cases if case in (CASES[0], CASES[1], CASES[3])]
+
+    def _tried(self, measure: Callable[..., dict], name: str, size: str, *arguments: object) -> dict:
+        """What a measurement returns or, since time on a GPU is short and the others are worth having, how it failed."""
+        try:
+            return measure(name, size, *arguments)
+        except Exception as error:
+            traceback.print_exc()
+            return {"workload": name, "size": size, "error": f"{type(error).__name__}: {error}"}
+        finally:
+            self._free()
+
+    def _trainer(self, stage: str, size: str, steps: int) -> dict:
+        return trainer_speed(stage, self.device, self.small, steps)
 
     def _speed(self, workload: str, size: str, sides: tuple[Side, ...]) -> dict:
         case = {"workload": workload, "size": size, "batch": self.batch}
@@ -106,7 +126,6 @@ class Measurement:
             steps = [stack.enter_context(build(workload, side, size, self.batch, self.device)) for side in sides]
             seconds = dict(zip(map(str, sides), self._turns(steps)))
             del steps
-        self._free()
         rate = {side: self.batch / statistics.median(turns) for side, turns in seconds.items()}
         ratio = {
             side: statistics.median(theirs / ours for theirs, ours in zip(seconds[str(REFERENCE)], turns))
@@ -154,7 +173,6 @@ class Measurement:
                 step()
             self._wait()
             peak = torch.cuda.max_memory_allocated() / 1e6
-        self._free()
         return {"workload": workload, "size": size, "batch": self.batch, "side": str(side), "peak_mb": peak}
 
     def _profile(self, workload: str, size: str) -> dict:
@@ -168,7 +186,6 @@ class Measurement:
                 for _ in range(1 if self.small else 5):
                     step()
                 self._wait()
-        self._free()
         of_device = "self_device_time_total" if self.device == "cuda" else "self_cpu_time_total"
         events = [(event.key, getattr(event, of_device), event.count) for event in profiler.key_averages()]
         total = sum(time for _, time, _ in events)
@@ -205,11 +222,7 @@ def main(arguments: list[str] | None = None) -> dict:
     results: dict = {"small": options.small, "seconds": {}}
     for part in options.parts:
         began = time.perf_counter()
-        try:
-            results[part] = getattr(measurement, part)()
-        except Exception as error:  # time on a GPU is short: the other parts are worth having
-            traceback.print_exc()
-            results[part] = {"error": f"{type(error).__name__}: {error}"}
+        results[part] = getattr(measurement, part)()
         results["seconds"][part] = time.perf_counter() - began
         file.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{part}: {results['seconds'][part]:.0f} s, {time.perf_counter() - start:.0f} s in all", file=sys.stderr)
@@ -222,9 +235,7 @@ def table(results: dict) -> str:
     lines = []
     for part in ("speed", "compiled"):
         for case in results.get(part) or ():
-            if not isinstance(case, dict) or "windows_per_second" not in case:
-                continue
-            for side, rate in case["windows_per_second"].items():
+            for side, rate in case.get("windows_per_second", {}).items():
                 ratio = case["ratio_to_published_float16"][side]
                 lines.append(f"{case['workload']:12} {case['size']:6} {side:36} {rate:12,.0f} {ratio:6.2f}")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ def test_every_part_runs_and_is_stored(tmp_path, capsys):
     gpu.main(["--small", "--device", "cpu", "--seconds", "0", "--output_dir", str(tmp_path)])
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert set(gpu.PARTS) <= results.keys() and results["small"]
-    assert not [part for part in gpu.PARTS if "error" in results[part]]
+    assert "error" not in (tmp_path / "gpu.json").read_text()
     assert set(results["machine"]["measured_peak_tflops"]) == {"bfloat16", "float16", "float32"}
     for case in results["speed"]:
         assert case["windows_per_second"].keys() == {str(side) for side in gpu.SIDES}
@@ -24,14 +24,18 @@ def test_every_part_runs_and_is_stored(tmp_path, capsys):
     assert "ours, fused attention, bfloat16" in capsys.readouterr().out
 
 
-def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
-    def fail(self):
-        raise RuntimeError("out of memory")
+def test_a_measurement_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    def fail(self, workload, size, *rest):
+        if workload == "stage 1":
+            raise RuntimeError("out of memory")
+        return {"workload": workload, "size": size}
 
-    monkeypatch.setattr(gpu.Measurement, "speed", fail)
-    results = gpu.main(["--small", "--device", "cpu", "--parts", "speed", "memory", "--output_dir", str(tmp_path)])
-    assert results["speed"] == {"error": "RuntimeError: out of memory"} and results["memory"] == []
-    assert json.loads((tmp_path / "gpu.json").read_text())["memory"] == []
+    monkeypatch.setattr(gpu.Measurement, "_profile", fail)
+    results = gpu.main(["--small", "--device", "cpu", "--parts", "profile", "--output_dir", str(tmp_path)])
+    first, second = results["profile"]
+    assert first == {"workload": "stage 1", "size": "small", "error": "RuntimeError: out of memory"}
+    assert second == {"workload": "stage 2", "size": "small"}
+    assert json.loads((tmp_path / "gpu.json").read_text())["profile"] == [first, second]
 
 
 def test_operations_are_two_per_weight_and_patch_forward_and_four_backward():
