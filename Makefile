@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN ?= quickstart_run
 
-.PHONY: quickstart test test-long docs clean
+.PHONY: quickstart test test-long test-gpu docs clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python scripts/quickstart.py --output_dir "$(RUN)" $(if $(DATA),--data_dir "$(DATA)")
@@ -25,6 +25,9 @@ docs: $(VENV)/.installed-docs
 
 test-long: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
 
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

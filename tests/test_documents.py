@@ -222,6 +222,9 @@ def check_command(words: list[str], patch: pytest.MonkeyPatch) -> None:
         steps = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         # A folder of that name is no target.
         assert "Nothing to be done" not in steps, steps
+    elif program == "sbatch":
+        assert (ROOT / arguments[0]).is_file()
+        check_program(arguments[1], arguments[2:], patch)
     elif program == "pip" and arguments[0] == "install":
         check_installation(arguments[1:])
     else:

@@ -29,6 +29,7 @@ SIGNATURES = {
     (Trainer, "_get_train_sampler"): ["self", "train_dataset"],
     (Trainer, "_determine_best_metric"): ["self", "metrics", "trial"],
     (Trainer, "_prepare_inputs"): ["self", "inputs"],
+    (Trainer, "_load_scaler"): ["self", "checkpoint"],
     (Trainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
     (Trainer, "save_model"): ["self", "output_dir", "_internal_call"],
     (datasets.ArrowBasedBuilder, "_prepare_split"): [
@@ -41,7 +42,7 @@ ALLOWED = {
     "private_access.py": {"_fingerprint", "_indices", "_attn_implementation", "_linear_pointwise"},
     "training/engine/trainer_hooks.py": {
         *("_save_checkpoint", "_get_output_dir", "_push_from_checkpoint", "_load_best_model"),
-        *("_get_train_sampler", "_determine_best_metric", "_prepare_inputs", "_load_from_checkpoint"),
+        *("_get_train_sampler", "_determine_best_metric", "_prepare_inputs", "_load_from_checkpoint", "_load_scaler"),
     },
     # A split can be refused before it enters the cache, after all processes have counted, nowhere else.
     "building/dataset_builder.py": {"_prepare_split"},

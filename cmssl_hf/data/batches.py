@@ -11,7 +11,8 @@ from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
 from ..private_access import selected_rows
-from .augmentation import WindowAugmentation
+from .augmentation import Augmentation, WindowAugmentation
+from .batched_augmentation import KEYS, BatchedAugmentation
 
 
 #: The windows `(channels, samples)` of one batch: an array `(rows, channels, samples)`, or a list where lengths differ.
@@ -111,12 +112,14 @@ class WindowBatch:
         table: their other columns, or `None` if they have none.
         augmentation: changes that the collator makes to them, or `None`.
         generators: one source of randomness per row for the augmentation.
+        keys: epoch and position of each row `(rows, 2)`, where they are augmented later on a device.
     """
 
     windows: Windows
     table: pa.Table | None = None
     augmentation: WindowAugmentation | None = None
     generators: Sequence[np.random.Generator] = ()
+    keys: np.ndarray | None = None
 
 
 class WindowsDataset(TorchDataset[WindowBatch]):
@@ -130,7 +133,12 @@ class WindowsDataset(TorchDataset[WindowBatch]):
             window, so that neither the number of processes nor an interruption changes it.
         seed: of the augmentation.
         channel: index of the one channel that is read, or `None` for all.
+
+    Attributes:
+        augments_on_device: whether windows are read as they are, and changed by [`augmented`] when they are a batch.
     """
+
+    augments_on_device = False
 
     def __init__(
         self,
@@ -167,11 +175,19 @@ class WindowsDataset(TorchDataset[WindowBatch]):
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> WindowBatch:
         table = self._others[list(indices)] if self._others.column_names else None
         batch = WindowBatch(self._windows.read(indices), table)
-        if self.augmentation is not None:
+        if self.augmentation is not None and self.augments_on_device:
+            batch.keys = np.array([(self.epoch, int(index)) for index in indices], dtype=np.int64)
+        elif self.augmentation is not None:
             batch.augmentation = self.augmentation
             epoch = self.epoch
             batch.generators = [np.random.default_rng((self.seed, epoch, int(index))) for index in indices]
         return batch
+
+    def augmented(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A collated batch, changed on its device if that is still to be done."""
+        if KEYS not in inputs or not isinstance(self.augmentation, Augmentation):
+            return inputs
+        return BatchedAugmentation(self.augmentation, self.seed)(inputs)
 
     def provenance(self, indices: Sequence[int]) -> pa.Table:
         """Where windows come from: `subject_id`, `record_id` and `start_time` (s) of each, in the order of `indices`."""
@@ -220,6 +236,8 @@ class WindowsCollator:
             features[name] = torch.from_numpy(np.where(ids == -100, 0, ids))
             features["input_values"] = features["input_values"].reshape(*ids.shape, -1)
             features.pop("attention_mask", None)
+        if batch.keys is not None:
+            features[KEYS] = torch.from_numpy(batch.keys)
         return features
 
     def _labels(self, batch: WindowBatch) -> np.ndarray | None:
@@ -259,6 +277,7 @@ def joined(batches: WindowBatch | list[WindowBatch]) -> WindowBatch:
         pa.concat_tables(tables) if tables else None,
         batches[0].augmentation,
         [generator for batch in batches for generator in batch.generators],
+        None if batches[0].keys is None else np.concatenate([batch.keys for batch in batches]),
     )
 
 

@@ -95,7 +95,7 @@ def initialize_codebook(
     for start in range(0, len(mine), batch_size):
         inputs = collate(dataset.__getitems__(mine[start : start + batch_size]))
         inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
-        output = model(**inputs, quantize=False)
+        output = model(**dataset.augmented(inputs), quantize=False)
         encoded.extend(latents[codes >= 0].cpu() for latents, codes in zip(output.latents, output.codes))
     model.train(was_training)
     # Interleaved again, so that the order is that of the draw for any number of processes.

@@ -202,7 +202,9 @@ class FinetuningTrainer(StageTrainer):
         weights = self.model.config.class_weights
         if weights is None:
             return super().loss_terms(inputs)
-        return torch.tensor(weights, device=inputs["labels"].device)[inputs["labels"]].sum()[None]
+        # By numbers: a tensor of them would be a copy to the device, for which each step would wait.
+        of_classes = [weight * (inputs["labels"] == index).sum() for index, weight in enumerate(weights)]
+        return torch.stack(of_classes).sum()[None]
 
     def report(self, folder: Path) -> dict[str, float]:
         """Calibrates the best model on the validation subjects."""

@@ -21,8 +21,9 @@ SIZES = {"small": (256, 4, 12), "base": (512, 8, 12), "large": (1024, 16, 12)}
 
 @dataclass(frozen=True)
 class Side:
-    """Who computes, and how: `who` is `"published"`, `"ours"`, or `"ours, checkpointed"` (gradient checkpointing); for the workload
-    `"objectives"` it is one of them."""
+    """Who computes, and how: `who` is `"published"`, `"ours"`, `"ours, checkpointed"` (gradient checkpointing), `"ours, compiled"`
+    (layer by layer) or `"ours, fused attention"` (that of torch, for few patches too); for the workload `"objectives"` it is one
+    of them."""
 
     who: str
     dtype: str
@@ -54,11 +55,34 @@ def build(workload: str, side: Side, size: str, batch: int, device: str) -> Iter
         model, forward = builders[workload](size, batch, device)
     if side.who == "ours, checkpointed":
         model.gradient_checkpointing_enable()
+    elif side.who == "ours, compiled":
+        _compile_layers(model)
+    elif side.who == "ours, fused attention":
+        _keep_fused_attention(model)
     with _cpu_kernels(model) if side.ours else contextlib.nullcontext():
         if workload in TRAINING:
             yield _training_step(model, forward, side, device)
         else:
             yield _inference(model, forward, side, device)
+
+
+def _compile_layers(model: nn.Module) -> None:
+    from cmssl_hf.models.cmssl.modeling_cmssl_layers import CMSSLLayer
+
+    for module in model.modules():
+        if isinstance(module, CMSSLLayer):
+            module.compile()
+
+
+def _keep_fused_attention(model: nn.Module) -> None:
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    # Under another name, in whose place nothing else is taken.
+    AttentionInterface.register("fused", ALL_ATTENTION_FUNCTIONS["sdpa"])
+    AttentionMaskInterface.register("fused", sdpa_mask)
+    model.set_attn_implementation("fused")
 
 
 def _cpu_kernels(model: nn.Module) -> contextlib.AbstractContextManager:

@@ -250,6 +250,13 @@ def test_shipped_configs_are_read_by_accelerate(name, distributed_type, num_proc
     assert arguments.mixed_precision == ("no" if name == "cpu_2" else "bf16")
 
 
+def test_fsdp_on_cpus_is_refused(monkeypatch, tmp_path):
+    """accelerate knows it for accelerators only, and would train by DDP instead."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP needs GPUs"):
+        StageArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+
+
 def test_fsdp_wraps_the_layers_of_both_models():
     config = load_config_from_file(str(CONFIGS / "gpu_8_fsdp.yaml"))
     assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] == CMSSLLayer.__name__

@@ -1,5 +1,6 @@
 """What models with a head for labels share: the head, the losses, and labels in physical units."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,6 +64,14 @@ class CMSSLClassificationHead(SignalClassificationHead):
 _LARGEST_STANDARDIZED = 5.0
 
 
+def _on_device(numbers: float | Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """A few numbers as a tensor of the type and on the device of another; filled there, since a copy would have to wait until
+    the device is done."""
+    if isinstance(numbers, Sequence):
+        return torch.stack([like.new_full((), number) for number in numbers])
+    return like.new_full((), numbers)
+
+
 def _refuse_missing_labels(labels: torch.Tensor) -> None:
     if labels.isnan().any():
         raise ValueError("`labels` hold NaN, from which nothing can be learnt: leave out the windows without a label.")
@@ -119,7 +128,7 @@ class SignalClassificationMixin(PreTrainedModel):
         if problem_type == "single_label_classification":
             if labels.numel() != len(logits):
                 raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
-            weights = None if self.config.class_weights is None else logits.new_tensor(self.config.class_weights)
+            weights = None if self.config.class_weights is None else _on_device(self.config.class_weights, logits)
             return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
         expected = (len(logits), self.config.num_labels)
         if tuple(labels.shape) != expected and (expected[1] > 1 or labels.numel() != len(logits)):
@@ -127,7 +136,8 @@ class SignalClassificationMixin(PreTrainedModel):
         labels = labels.to(logits.dtype).view(expected)
         if problem_type == "multi_label_classification":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        if self.training and (self.config.label_mean is None or self.config.predicts_histogram):
+        # With statistics of the labels they have been looked at, and a GPU need not be asked in each step.
+        if self.training and self.config.label_mean is None:
             _refuse_missing_labels(labels)
         if self.config.predicts_histogram:
             values = label_values(self.config, logits)
@@ -142,10 +152,10 @@ class SignalClassificationMixin(PreTrainedModel):
         return nn.functional.mse_loss(logits, labels)
 
     def _label_mean(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(0.0 if self.config.label_mean is None else self.config.label_mean)
+        return _on_device(0.0 if self.config.label_mean is None else self.config.label_mean, like)
 
     def _label_std(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(1.0 if self.config.label_std is None else self.config.label_std)
+        return _on_device(1.0 if self.config.label_std is None else self.config.label_std, like)
 
     def _to_physical_units(self, logits: torch.Tensor) -> torch.Tensor:
         if self.config.predicts_histogram:

@@ -7,8 +7,9 @@ from torch import nn
 # A code whose summed vectors have all but decayed has no direction left to follow, so it keeps its row.
 _SMALLEST_SUM = 1e-6
 
-# All similarities at once would take gigabytes at large batches; with 8192 codes these take 16 MB.
-_LATENTS_PER_PRODUCT = 512
+# Bytes of the similarities that are held at a time: all of them would take gigabytes at large batches, and few latents leave an
+# accelerator idle. 16 MB are those of 512 latents and 8192 codes.
+_BYTES_ON_CPU, _BYTES_ELSEWHERE = 2**24, 2**28
 
 
 class CMSSLCodebook(nn.Module):
@@ -38,9 +39,10 @@ class CMSSLCodebook(nn.Module):
     def nearest(self, latents: torch.Tensor) -> torch.Tensor:
         """Indices `(...)` of the codes nearest to unit vectors `latents (..., codebook_dim)`; on the unit sphere the
         smallest distance is the largest cosine."""
+        budget = _BYTES_ON_CPU if latents.device.type == "cpu" else _BYTES_ELSEWHERE
         # Half precision cannot tell thousands of neighbours apart.
         with torch.autocast(latents.device.type, enabled=False):
-            parts = latents.float().flatten(0, -2).split(_LATENTS_PER_PRODUCT)
+            parts = latents.float().flatten(0, -2).split(max(1, budget // (4 * len(self.weight))))
             codes = [self.most_similar(part) for part in parts]
         return torch.cat(codes).view(latents.shape[:-1])
 

@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 
-# The logits of so many patches stay in a processor's cache; those of a batch of 2048 windows would take gigabytes.
-_PATCHES_PER_PART = 256
+# Bytes of the logits that are held at a time. On a CPU they stay in its cache; on an accelerator each part costs launches, but
+# all logits of a batch of 2048 windows with codes of 0.2 s would take gigabytes.
+_BYTES_ON_CPU, _BYTES_ELSEWHERE = 2**23, 2**28
 
 
 def code_cross_entropy(
@@ -49,25 +50,45 @@ def chunked_cross_entropy(
     return total / (labels != -100).sum()
 
 
+def _patches_per_part(head: nn.Linear, device: torch.device) -> int:
+    budget = _BYTES_ON_CPU if device.type == "cpu" else _BYTES_ELSEWHERE
+    return max(1, budget // (4 * head.out_features))
+
+
+def _as_autocast(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Tensors in the type in which autocast multiplies them, cast once in place of once per part."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
+
+
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_states, labels, head, soft_targets, *parameters):
         differentiate = any(ctx.needs_input_grad)
+        names = [name for name, parameter in head.named_parameters() if parameter.requires_grad]
+        states, *weights = (
+            each.detach().requires_grad_(differentiate) for each in _as_autocast(hidden_states, *parameters)
+        )
         total = hidden_states.new_zeros((), dtype=torch.float32)
         by_hidden_states, by_parameters = [], [torch.zeros_like(parameter) for parameter in parameters]
-        for part, of_part in zip(hidden_states.split(_PATCHES_PER_PART), labels.split(_PATCHES_PER_PART)):
+        size = _patches_per_part(head, hidden_states.device)
+        for part, of_part in zip(states.detach().split(size), labels.split(size)):
             with torch.set_grad_enabled(differentiate):
-                part = part.detach().requires_grad_(differentiate)
-                logits = head(part).float().view(of_part.numel(), -1)
-                loss = code_cross_entropy(logits, of_part.flatten(), soft_targets, reduction="sum")
+                part.requires_grad_(differentiate)
+                logits = torch.func.functional_call(head, dict(zip(names, weights)), (part,))
+                loss = code_cross_entropy(
+                    logits.float().view(of_part.numel(), -1), of_part.flatten(), soft_targets, "sum"
+                )
             total += loss.detach()
             if differentiate:
-                gradient, *rest = torch.autograd.grad(loss, (part, *parameters))
+                gradient, *rest = torch.autograd.grad(loss, (part, *weights))
                 by_hidden_states.append(gradient)
                 for sum_, each in zip(by_parameters, rest):
                     sum_ += each
         if differentiate:
-            ctx.save_for_backward(torch.cat(by_hidden_states), *by_parameters)
+            ctx.save_for_backward(torch.cat(by_hidden_states).to(hidden_states.dtype), *by_parameters)
         return total
 
     @staticmethod

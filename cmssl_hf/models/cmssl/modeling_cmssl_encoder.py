@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
@@ -21,6 +20,7 @@ from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entr
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
+    attention_mask_of_patches,
     mask_signals,
     patch_attention_mask,
     patch_signals,
@@ -103,7 +103,7 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
         else:
             positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
+        mask = attention_mask_of_patches(self.config, hidden_states, real)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, **kwargs)
         if real is None:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
+
+from .modeling_cmssl_attention import PRODUCTS, fitting_attention
 
 
 def patch_signals(input_values: torch.Tensor, patch_size: int, num_channels: int) -> torch.Tensor:
@@ -40,6 +43,21 @@ def unpatch_signals(patches: torch.Tensor, num_channels: int) -> torch.Tensor:
 def patch_attention_mask(attention_mask: torch.Tensor, patch_size: int) -> torch.Tensor:
     """Boolean `(batch, num_patches)`: whether any of a patch's samples in `(batch, samples)` is real."""
     return attention_mask.unflatten(-1, (-1, patch_size)).ne(0).any(-1)
+
+
+def attention_mask_of_patches(config, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor | None:
+    """The mask in the form that the model's attention takes.
+
+    Args:
+        config: of the model.
+        hidden_states: `(batch, num_patches, hidden_size)`.
+        real: boolean `(batch, num_patches)`, or `None` where all patches are real.
+    """
+    # Whether all of a mask is set an accelerator can only tell when it has computed everything before.
+    skips = real is None or hidden_states.device.type == "cpu"
+    return create_bidirectional_mask(
+        config=config, inputs_embeds=hidden_states, attention_mask=real, allow_is_bidirectional_skip=skips
+    )
 
 
 def mask_signals(input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -108,15 +126,14 @@ class CMSSLAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch_size, num_patches, _ = hidden_states.shape
-        query, key, value = (
-            self.qkv_proj(hidden_states)
-            .view(batch_size, num_patches, 3, -1, self.head_dim)
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        projected = self.qkv_proj(hidden_states).view(batch_size, num_patches, 3, -1, self.head_dim)
+        projected = projected.permute(2, 0, 3, 1, 4)
+        name = fitting_attention(self.config._attn_implementation, num_patches, hidden_states.device)
+        if name == PRODUCTS:
+            # Products copy what is not contiguous: here all three at once.
+            projected = projected.contiguous()
+        query, key, value = projected.unbind(0)
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
         attention_output, attention_weights = attention_interface(
             self,
             query,

@@ -8,7 +8,6 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
@@ -19,6 +18,7 @@ from .modeling_cmssl_codebook import CMSSLCodebook
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
+    attention_mask_of_patches,
     mask_signals,
     patch_attention_mask,
     patch_signals,
@@ -95,7 +95,7 @@ class CMSSLTokenizerEncoder(nn.Module):
             hidden_states = hidden_states + notes
         positions = sinusoidal_positions(patches.shape[1], hidden_states.shape[-1], hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
+        mask = attention_mask_of_patches(self.config, hidden_states, real)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, **kwargs)
         return hidden_states
@@ -136,7 +136,7 @@ class CMSSLTokenizerDecoder(nn.Module):
         self, vectors: torch.Tensor, real: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
         hidden_states = self.code_projection(vectors)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real)
+        mask = attention_mask_of_patches(self.config, hidden_states, real)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, **kwargs)
         hidden_states = self.activation(self.fc1(hidden_states))
@@ -285,8 +285,9 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
     ) -> torch.Tensor:
         difference = reconstruction.float() - signals.float()
         error = difference.abs() if self.config.reconstruction_objective == "l1" else difference**2
-        weights = error.new_tensor(self.config.channel_loss_weights)
-        return self._masked_mean((error * weights[:, None]).sum(1), attention_mask)
+        # By numbers: a tensor of them would be a copy to the device, for which each step would wait.
+        weighted = [weight * part for weight, part in zip(self.config.channel_loss_weights, error.unbind(1))]
+        return self._masked_mean(torch.stack(weighted).sum(0), attention_mask)
 
     @staticmethod
     def _masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
+from .precision import MIXED_PRECISION, PRECISIONS, Precision, fitting_precision
 from .unsupported import refuse_unsupported
 
 
@@ -49,6 +50,26 @@ class StageArguments(TrainingArguments):
     layerwise_lr_decay: float = field(
         default=1.0, metadata={"help": "Each layer of the encoder learns this much slower than the one above it."}
     )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = field(
+        default=None,
+        metadata={
+            "help": "Number format of the training; `auto`: the one that the processor gains by, which may be another where the run"
+            " continues. If left out, what `bf16`, `fp16` or the launcher say."
+        },
+    )
+    compile_layers: bool = field(
+        default=False,
+        metadata={
+            "help": "Compile the layers of the model, which are alike, in place of the whole of it (`torch_compile`); for GPUs."
+        },
+    )
+    augment_on_device: bool = field(
+        default=False,
+        metadata={
+            "help": "Change training windows as whole batches where the model is, in place of one by one where they are read; other"
+            " random numbers of the same distributions."
+        },
+    )
     cpu_kernels: Literal["auto", "off"] = field(
         default="auto",
         metadata={
@@ -60,11 +81,21 @@ class StageArguments(TrainingArguments):
         refuse_unsupported(self)
         # Launched processes on a machine without accelerator find each other only if they are told that there is none.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.precision is not None and (self.bf16 or self.fp16):
+            raise ValueError(f"`precision` is {self.precision}: leave `bf16` and `fp16` out, which say the same.")
         super().__post_init__()
+        if self.precision is not None:
+            chosen = fitting_precision(self.device)[0] if self.precision == "auto" else self.precision
+            self.mixed_precision = MIXED_PRECISION[chosen]
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and self.world_size == 1:
             raise ValueError(
                 f"{os.environ['WORLD_SIZE']} processes were launched, but they are not connected: each would train by itself in"
                 " the same folder. On a machine with GPUs that are not to be used, give `--use_cpu true`."
+            )
+        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and self.device.type == "cpu":
+            raise ValueError(
+                "FSDP needs GPUs: on CPUs accelerate would train whole copies without a word. Launch with"
+                " `scripts/accelerate/cpu_2.yaml`, or without a configuration."
             )
         if self.eval_strategy == "epoch" and self.save_strategy == "steps":
             raise ValueError(
@@ -81,6 +112,11 @@ class StageArguments(TrainingArguments):
             )
         # On a CPU there is nothing to pin for, and torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
+    @property
+    def computed_in(self) -> Precision:
+        """The number format of the products, however it was chosen."""
+        return PRECISIONS[self.mixed_precision]
 
 
 def refuse_idle(arguments: Any, name: str, needed: str, is_on: bool) -> None:

@@ -205,6 +205,10 @@ class CheckpointingTrainer(HookedTrainer):
         except OSError as error:
             logger.warning("%s could not be uploaded: %s", folder, error)
 
+    def load_scaler(self, checkpoint: str | None) -> None:
+        if self.accelerator.scaler is not None:
+            super().load_scaler(checkpoint)
+
     def load_best(self) -> None:
         if self.state.best_model_checkpoint is not None:
             refuse_damaged(self.state.best_model_checkpoint)

@@ -24,6 +24,9 @@ RUN_FILE = "run.json"
 #: The `initialisation` of a run that takes the architecture of a model's folder and none of its weights.
 RANDOM_WEIGHTS = "random weights"
 
+#: The `mixed_precision` of a run that is computed in what each processor has.
+ANY_PRECISION = "auto"
+
 _PACKAGES = (
     "cmssl_hf",
     "torch",
@@ -53,7 +56,7 @@ _MAY_DIFFER = {
     "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push",
     "hub_revision",
     # where and how fast it is computed; rounding apart, the numbers are the same
-    "use_cpu", "cpu_kernels", "full_determinism", "local_rank", "torch_empty_cache_steps",
+    "use_cpu", "cpu_kernels", "compile_layers", "full_determinism", "local_rank", "torch_empty_cache_steps",
     "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
     "gradient_checkpointing_kwargs",
     "torch_compile", "torch_compile_backend", "torch_compile_mode",
@@ -68,7 +71,15 @@ _MAY_DIFFER = {
 }  # fmt: skip
 #: Training arguments that decide through another entry of the identity.
 _NOTED_OTHERWISE = frozenset(
-    ["per_device_train_batch_size", "gradient_accumulation_steps", "fp16", "bf16", "save_strategy", "save_steps"]
+    [
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "fp16",
+        "bf16",
+        "precision",
+        "save_strategy",
+        "save_steps",
+    ]
 )
 #: Decisive arguments that are always noted, for the reader of a card; others only where they are not the default, which is
 #: what a record stands for that lacks them.
@@ -126,7 +137,8 @@ def training_identity(arguments: TrainingArguments) -> dict[str, Any]:
         identity["saved"] = saved
     batch_size = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
     # Not `bf16` and `fp16`: launchers set the precision too.
-    return {**identity, "global_batch_size": batch_size, "mixed_precision": arguments.mixed_precision}
+    precision = ANY_PRECISION if getattr(arguments, "precision", None) == ANY_PRECISION else arguments.mixed_precision
+    return {**identity, "global_batch_size": batch_size, "mixed_precision": precision}
 
 
 def _plain(value: Any) -> Any:
@@ -238,8 +250,13 @@ class RunFolder:
         if "model" in stored:
             stored = {**stored, "model": {**self._model_defaults, **stored["model"]}}
         training = stored.get("training")
-        if training is None or "mixed_precision" in training:
+        if training is None:
             return stored
+        if "mixed_precision" in training:
+            # Who leaves the precision to the processor continues a run of any.
+            if self.identity.get("training", {}).get("mixed_precision") == ANY_PRECISION:
+                training = {**training, "mixed_precision": ANY_PRECISION}
+            return {**stored, "training": training}
         missing = {name: value for name, value in self.identity.get("training", {}).items() if name not in training}
         if unsure := {name: value for name, value in missing.items() if (name, value) != ("mixed_precision", "no")}:
             logger.warning(

@@ -20,12 +20,15 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
+from ...data.augmentation import Augmentation
 from ...data.batches import WindowsDataset
+from ...models.cmssl.modeling_cmssl_layers import CMSSLLayer
 from ...models.cpu_kernels import cpu_kernels
 from .arguments import StageArguments
 from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
+from .precision import log_precision
 from .progress import Progress
 from .run_folder import RunFolder
 from .shared_memory import full_shared_memory_explained, refuse_small_shared_memory
@@ -48,6 +51,16 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        if self.args.augment_on_device:
+            if not isinstance(self.train_dataset.augmentation, Augmentation):
+                raise ValueError(
+                    "`augment_on_device` does nothing where training windows are not changed, or not as windows but as views."
+                )
+            self.train_dataset.augments_on_device = True
+        if self.args.compile_layers:
+            for module in self.model.modules():
+                if isinstance(module, CMSSLLayer):
+                    module.compile()
         for callback in self.callback_handler.callbacks:
             # Without a training it would write to the working directory.
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
@@ -101,6 +114,7 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
             self._restore(folder.path, folder.path)
             return results
         if checkpoint is None or not self._restore_if_complete(checkpoint):
+            log_precision(self.args.device, self.args.computed_in, self.args.precision)
             with TerminationCallback(self.accelerator) as termination:
                 self.add_callback(termination)
                 self.train(resume_from_checkpoint=checkpoint)
@@ -122,7 +136,9 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
 
     def loss_terms(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """How many values each mean in the loss of a batch is taken over `(means,)`; the windows, where stages do not say."""
-        return torch.tensor([len(inputs["input_values"])], device=inputs["input_values"].device)
+        values = inputs["input_values"]
+        # Filled on the device: a copy would wait for it.
+        return values.new_full((1,), len(values), dtype=torch.int64)
 
     def shares(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Factors `(means,)` by which each mean in the loss of a training batch counts, so that the mean over the batches and
@@ -131,6 +147,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.args.augment_on_device:
+            batches = [self.train_dataset.augmented(batch) for batch in batches]
         if batches:
             mean = torch.stack([self.loss_terms(batch) for batch in batches]).float().mean(0)
             self._mean_loss_terms = self.accelerator.reduce(mean.to(device), reduction="mean").clamp(min=1e-12)

@@ -75,3 +75,11 @@ class HookedTrainer(Trainer):
     def store_model(self) -> None:
         """Saves the model to `output_dir` without pushing it."""
         self.save_model(_internal_call=True)
+
+    # A run that continues in another precision may have no scaler to take the state that was saved.
+    def load_scaler(self, checkpoint: str | None) -> None:
+        """Takes the state of the gradient scaler."""
+        super()._load_scaler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        self.load_scaler(checkpoint)

@@ -1,0 +1,46 @@
+"""The stage that `test_two_nodes.py` and the tests on a GPU train: a tiny tokenizer of simulated people."""
+
+from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.engine.parsing import parse_arguments
+from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments
+from helpers.checkout import ROOT
+
+
+STAGE = (
+    ROOT / "scripts" / "pretrain_tokenizer.py",
+    ROOT / "scripts" / "configs" / "pretrain_tokenizer_small-data.yaml",
+)
+_TINY = (
+    "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,num_decoder_layers=1,"
+    "num_decoder_attention_heads=2,decoder_mlp_size=32,codebook_size=16,codebook_dim=8,hidden_dropout_prob=0.0,"
+    "attention_probs_dropout_prob=0.0"
+)
+
+
+def flags(output_dir, cache_dir, batch_size, **options):
+    values = {
+        "dataset": "simulated",
+        "dataset_config": "pairs",
+        "dataset_options": "num_subjects=10,seconds_per_subject=60",
+        "config_overrides": _TINY,
+        "time_stretch": 1.0,
+        "amplitude_jitter": 0.0,
+        "noise": 0.0,
+        "output_dir": output_dir,
+        "cache_dir": cache_dir,
+        "per_device_train_batch_size": batch_size,
+        "warm_start_steps": 4,
+        "kmeans_windows": 40,
+        "max_steps": 30,
+        "eval_steps": 5,
+        "save_steps": 5,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "report_to": "none",
+    } | options
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def arguments(stage_flags):
+    kinds = (TokenizerArguments, DataArguments, TokenizerTrainingArguments)
+    return parse_arguments(kinds, [str(STAGE[1]), *stage_flags])
