@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 import torch
-from datasets import concatenate_datasets
+from datasets import DatasetDict, concatenate_datasets
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLFeatureExtractor, CMSSLTokenizerModel
 from cmssl_hf.data.batches import input_values_to_numpy
@@ -46,7 +46,7 @@ def main() -> None:
         raw = concatenate_datasets([*load_raw_data(data).values()])
         rows = extract_features(raw, extractor, drop_unusable=True)
         for model in (arguments.tokenizer, arguments.encoder):
-            described = describe_data({"test": rows}, data)  # type: ignore[arg-type]  # a mapping of splits
+            described = describe_data(DatasetDict({"test": rows}), data)
             refuse_seen_test_subjects(model, described, arguments.accept_unknown_provenance)
         windows = np.stack(input_values_to_numpy(rows.with_format("arrow")[:]["input_values"]))
         ecg, ppg = (windows[:, extractor.channels.index(channel)] for channel in ("ecg", "ppg"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from ..data.batches import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..data.features import extract_features
@@ -38,7 +38,7 @@ def predict_held_out(
     extractor = CMSSLFeatureExtractor.from_pretrained(model)
     raw = concatenate_datasets([*windows.raw.values()])
     rows = extract_features(raw, extractor, drop_unusable=True)
-    described = describe_data({"test": rows}, windows.data_arguments)  # type: ignore[arg-type]  # a mapping of splits
+    described = describe_data(DatasetDict({"test": rows}), windows.data_arguments)
     refuse_seen_test_subjects(model, described, accept_unknown_provenance)
     network = CMSSLEncoderForSequenceClassification.from_pretrained(model).eval()
     dataset, collate = WindowsDataset(rows, ["input_values"]), WindowsCollator(network.config.patch_size)
@@ -70,7 +70,7 @@ def read_predictions(files: Sequence[str | Path]) -> pd.DataFrame:
     keyed = table[KEYS].copy()
     for name in ("label", "prediction"):
         columns = [column for column in table if str(column).startswith(name)]
-        keyed[name] = list(table[columns].to_numpy())
+        keyed[name] = pd.Series([*table[columns].to_numpy()], index=keyed.index, dtype=object)
     return keyed
 
 
@@ -104,7 +104,7 @@ def compare(
         raw = raw_windows_of(Dataset.from_pandas(predictions[KEYS]), raw)
         rows[task.classical_method], _ = classical_predictions(task, raw, float(np.mean(labels)))
     metric = primary_metric(task.problem_type)
-    subjects = predictions["subject_id"].to_numpy()
+    subjects = predictions["subject_id"].tolist()
 
     def measured(values: np.ndarray) -> Callable[[np.ndarray], float]:
         return lambda drawn: metric(values[drawn], labels[drawn])

@@ -102,7 +102,7 @@ def compare_r_peaks(
 
         line: dict[str, float | str] = {"row": row}
         for name, metric in (("error_ms", error_ms), ("f1", f1)):
-            interval = bootstrap(metric, names, num_resamples=num_resamples)
+            interval = bootstrap(metric, list(subjects), num_resamples=num_resamples)
             line |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         lines.append(line)
     return pd.DataFrame(lines)

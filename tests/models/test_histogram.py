@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from scipy.stats import norm
 
 from cmssl_hf import CMSSLEncoderForSequenceClassification
-from cmssl_hf.models.cmssl.configuration_cmssl import spectrum_frequencies
+from cmssl_hf.models.cmssl.configuration_cmssl_classification import spectrum_frequencies
 from cmssl_hf.models.cmssl.modeling_cmssl_histogram import CMSSLFrequencyHead, histogram_loss, histogram_median
 from helpers.tiny import PATCH, encoder_config
 

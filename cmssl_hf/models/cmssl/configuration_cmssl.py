@@ -54,17 +54,6 @@ def _check_channels(channels: list[str] | tuple[str, ...]) -> None:
         raise ValueError(f"`channels` must name one or more of {sorted(PASS_BANDS)} once each, but is {channels}.")
 
 
-#: Frequencies in Hz of `pooling="spectrum"`: 5 to 42 cycles per minute, where breathing is searched for.
-SPECTRUM_BAND = (0.08, 0.70)
-SPECTRUM_STEP = 0.01
-
-
-def spectrum_frequencies() -> list[float]:
-    """The frequencies in Hz that `pooling="spectrum"` looks at."""
-    low, high = SPECTRUM_BAND
-    return [low + SPECTRUM_STEP * step for step in range(round((high - low) / SPECTRUM_STEP) + 1)]
-
-
 #: No model is built with more layers: a damaged file that asks for millions would only keep the machine busy.
 _MOST_LAYERS = 1000
 
@@ -270,10 +259,6 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
             Epsilon of the layer norms.
         initializer_range (`float`, *optional*, defaults to 0.03):
             Standard deviation of the initial weights.
-        classifier_head (`"mlp"`, `"linear"` or `"frequency"`, *optional*, defaults to `"mlp"`):
-            As in [`SignalClassificationConfig`]. `"frequency"` is meant for respiratory rates: convolutions over the frequencies of
-            `pooling="spectrum"` give the probability of each of them, so that what is learnt of one rate holds for all. It sets
-            `label_range` to the rates per minute that it looks at.
         pooling (`"mean"`, `"max"`, `"mean_std"`, `"attention"` or `"spectrum"`, *optional*, defaults to `"mean"`):
             What the head sees of the patches: their mean (published), maximum, mean and standard deviation, a learnt
             weighted mean, or how strongly a few learnt projections of them vary at 0.08-0.70 Hz, which is meant for
@@ -307,16 +292,12 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
     drop_path_rate: float | int = 0.0
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.03
-    classifier_head: Literal["mlp", "linear", "frequency"] = "mlp"
     pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
     piece_seconds: float | int | None = None
     num_pooled_rhythms: int = 8
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
-        if self.classifier_head == "frequency":
-            rates = [60 * frequency for frequency in spectrum_frequencies()]
-            self.label_range, self.num_label_bins = (rates[0], rates[-1]), len(rates)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -336,11 +317,6 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
         )
         _check_layers(num_hidden_layers=self.num_hidden_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
-        if self.classifier_head == "frequency" and (self.pooling, self.regression_loss) != ("spectrum", "histogram"):
-            raise ValueError(
-                '`classifier_head="frequency"` needs `pooling="spectrum"`, whose frequencies it reads, and'
-                f' `regression_loss="histogram"`, but they are "{self.pooling}" and "{self.regression_loss}".'
-            )
         if self.piece_seconds is not None and not (
             math.isfinite(self.piece_seconds) and (self.piece_samples or 0) >= self.patch_size
         ):

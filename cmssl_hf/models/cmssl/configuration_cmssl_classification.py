@@ -7,14 +7,27 @@ from transformers import PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
+#: Frequencies in Hz of `pooling="spectrum"`: 5 to 42 cycles per minute, where breathing is searched for.
+SPECTRUM_BAND = (0.08, 0.70)
+SPECTRUM_STEP = 0.01
+
+
+def spectrum_frequencies() -> list[float]:
+    """The frequencies in Hz that `pooling="spectrum"` looks at."""
+    low, high = SPECTRUM_BAND
+    return [low + SPECTRUM_STEP * step for step in range(round((high - low) / SPECTRUM_STEP) + 1)]
+
+
 class SignalClassificationConfig(PreTrainedConfig):
     r"""
     What the heads on the models of this package share.
 
     Args:
-        classifier_head (`"mlp"` or `"linear"`, *optional*, defaults to `"mlp"`):
+        classifier_head (`"mlp"`, `"linear"` or `"frequency"`, *optional*, defaults to `"mlp"`):
             Head for labels. `"mlp"` is the published `Linear(E, E/2) -> GELU -> Linear`, which the published code uses for
-            "linear probing" too; `"linear"` is one linear layer.
+            "linear probing" too; `"linear"` is one linear layer. `"frequency"` is meant for respiratory rates: convolutions over
+            the frequencies of `pooling="spectrum"` give the probability of each of them, so that what is learnt of one rate holds
+            for all. It sets `label_range` to the rates per minute that it looks at.
         regression_loss (`"mse"`, `"huber"` or `"histogram"`, *optional*, defaults to `"mse"`):
             Loss when `problem_type="regression"`: on the standardised labels, or, with `"histogram"`, the cross-entropy between
             distributions over `num_label_bins` values in `label_range`, whose right one is a normal distribution around the
@@ -43,7 +56,7 @@ class SignalClassificationConfig(PreTrainedConfig):
             it to `None`.
     """
 
-    classifier_head: Literal["mlp", "linear"] = "mlp"
+    classifier_head: Literal["mlp", "linear", "frequency"] = "mlp"
     regression_loss: Literal["mse", "huber", "histogram"] = "mse"
     huber_delta: float | int = 1.0
     label_range: list[float | int] | tuple[float | int, ...] | None = None
@@ -56,6 +69,9 @@ class SignalClassificationConfig(PreTrainedConfig):
     calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
+        if self.classifier_head == "frequency":
+            rates = [60 * frequency for frequency in spectrum_frequencies()]
+            self.label_range, self.num_label_bins = (rates[0], rates[-1]), len(rates)
         # transformers runs the pipelines named in a config as remote code and no others. Where this class is installed, so
         # are they, and they need no `trust_remote_code`.
         if not __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
@@ -71,6 +87,12 @@ class SignalClassificationConfig(PreTrainedConfig):
         """Part of the `@strict` validation: what is said of the labels must fit their number."""
         if not self.huber_delta > 0:
             raise ValueError(f"`huber_delta` must be positive, but is {self.huber_delta}.")
+        pooling = getattr(self, "pooling", None)
+        if self.classifier_head == "frequency" and (pooling, self.regression_loss) != ("spectrum", "histogram"):
+            raise ValueError(
+                '`classifier_head="frequency"` needs `pooling="spectrum"`, whose frequencies it reads, and'
+                f' `regression_loss="histogram"`, but they are "{pooling}" and "{self.regression_loss}".'
+            )
         if self.regression_loss == "histogram":
             limits = self.label_range or ()
             if len(limits) != 2 or not -math.inf < limits[0] < limits[1] < math.inf or self.num_label_bins < 2:

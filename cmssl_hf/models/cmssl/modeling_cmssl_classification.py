@@ -130,7 +130,8 @@ class SignalClassificationMixin(PreTrainedModel):
                 raise ValueError(f"`labels` must have shape ({len(logits)},), but has shape {tuple(labels.shape)}.")
             weights = None if self.config.class_weights is None else _on_device(self.config.class_weights, logits)
             return nn.functional.cross_entropy(logits, labels.view(-1), weight=weights)
-        expected = (len(logits), self.config.num_labels)
+        num_labels: int = self.config.num_labels  # type: ignore[assignment]  # no config leaves it `None`
+        expected = (len(logits), num_labels)
         if tuple(labels.shape) != expected and (expected[1] > 1 or labels.numel() != len(logits)):
             raise ValueError(f"`labels` must have shape {expected}, but has shape {tuple(labels.shape)}.")
         labels = labels.to(logits.dtype).view(expected)

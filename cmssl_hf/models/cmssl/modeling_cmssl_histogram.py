@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from .configuration_cmssl import spectrum_frequencies
+from .configuration_cmssl_classification import spectrum_frequencies
 
 
 class CMSSLFrequencyHead(nn.Module):

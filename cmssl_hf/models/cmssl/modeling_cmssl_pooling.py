@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .configuration_cmssl import spectrum_frequencies
+from .configuration_cmssl_classification import spectrum_frequencies
 
 
 class CMSSLPooling(nn.Module):
