@@ -52,7 +52,7 @@ class CMSSLClassificationHead(SignalClassificationHead):
     """The same of hidden states `(batch, num_patches, input_size)`, pooled over the real patches."""
 
     def __init__(self, config: Any, input_size: int | None = None):
-        pooling = CMSSLPooling(config, config.hidden_size if input_size is None else input_size)
+        pooling = CMSSLPooling(config, input_size)
         super().__init__(config, pooling.output_size)
         self.pooling = pooling
 

@@ -10,10 +10,12 @@ from .configuration_cmssl_classification import spectrum_frequencies
 
 
 class CMSSLPooling(nn.Module):
-    """Pools `(batch, num_patches, hidden_size)` over the real patches, as `config.pooling` says."""
+    """Pools `(batch, num_patches, hidden_size)` over the real patches, as `config.pooling` says; the size is that of the config where
+    none is given."""
 
-    def __init__(self, config: Any, hidden_size: int):
+    def __init__(self, config: Any, hidden_size: int | None = None):
         super().__init__()
+        hidden_size = config.hidden_size if hidden_size is None else hidden_size
         self.kind = config.pooling
         self.patch_seconds = config.patch_size / config.sampling_rate
         self.output_size = hidden_size
