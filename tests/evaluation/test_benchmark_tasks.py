@@ -122,7 +122,8 @@ def test_scratch_has_the_architecture_of_the_pretrained_encoder(done):
         for row in ("scratch", "joint_full")
     ]
     for config in configs:
-        del config["transformers_version"]
+        # What a model's errors are is a matter of its weights.
+        del config["transformers_version"], config["calibration"]
     assert configs[0] == configs[1]
     assert configs[0]["hidden_size"] == 16
 
