@@ -1,5 +1,6 @@
 """ECGs that Apple Health exports (`electrocardiograms/ecg_*.csv`), in any language."""
 
+import contextlib
 import re
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ def recognises(path: Path, head: bytes) -> bool:
         return False
     lines = head.decode("utf-8-sig", errors="replace").splitlines()
     header = _header(lines)
-    if header is None or header[0] is None:
+    if header is None:
         return False
     # Other files have such lines in front of a table.
     samples = [line.strip().strip('",; ') for line in lines[header[-1] :] if line.strip()]
@@ -38,7 +39,7 @@ def open_apple_health(path: Path) -> SignalFile:
     """
     lines = path.read_text("utf-8-sig", errors="replace").splitlines()
     header = _header(lines)
-    if header is None or header[0] is None:
+    if header is None:
         raise ValueError(f"{path} cannot be read as an ECG of Apple Health: it states no rate.")
     rate, unit, lead, start, first = header
     cells = [line.strip().strip('",; ') for line in lines[first:] if line.strip()]
@@ -51,7 +52,7 @@ def open_apple_health(path: Path) -> SignalFile:
     return SignalFile(str(path), [lead], [rate], [unit], lambda _: samples, "ECG", start)
 
 
-def _header(lines: list[str]) -> tuple[float | None, str, str, datetime | None, int] | None:
+def _header(lines: list[str]) -> tuple[float, str, str, datetime | None, int] | None:
     """Rate, unit, lead, start, and the number of lines in front of the samples; `None` for another kind of file."""
     rate: float | None = None
     start: datetime | None = None
@@ -63,9 +64,11 @@ def _header(lines: list[str]) -> tuple[float | None, str, str, datetime | None, 
         if match := _RATE.fullmatch(value):
             rate = float(match[1].replace(",", "."))
         elif _UNIT.fullmatch(value):
-            return rate, value, lead, start, number + 1
+            return (rate, value, lead, start, number + 1) if rate else None
         elif _DATE.fullmatch(value):
-            start = datetime.strptime(value, "%Y-%m-%d %H:%M:%S %z")
+            # Damaged, it may be none.
+            with contextlib.suppress(ValueError):
+                start = datetime.strptime(value, "%Y-%m-%d %H:%M:%S %z")
         # "Lead I", "Ableitung I", "I誘導"
         elif rate and (match := re.fullmatch(r"(?:[^\W\d_]+[\s-]+)?(I{1,3})(?:\W.*|[^\W\da-zA-Z]+)?", value)):
             lead = match[1]

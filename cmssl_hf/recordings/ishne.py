@@ -62,7 +62,8 @@ def open_ishne(path: Path) -> SignalFile:
 
 def _start(date: tuple[int, ...], time: tuple[int, ...]) -> datetime | None:
     day, month, year = date
+    hour, minute, second = time
     try:
-        return datetime(year, month, day, *time)
+        return datetime(year, month, day, hour, minute, second)
     except ValueError:
         return None

@@ -8,6 +8,7 @@ import zipfile
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
+import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -157,6 +158,20 @@ def test_several_candidates_are_listed(tmp_path):
         recordings_cmssl.read_recording(path, ("ecg",))
     found = recordings_cmssl.read_recording(path, ("ecg",), column="ECG bipolar (2)")
     np.testing.assert_allclose(found.signals["ecg"], OTHER * 0.005)
+
+
+@pytest.mark.parametrize("make", [lambda columns: {**columns, "sampling_rate": 100}, pd.DataFrame])
+def test_several_candidates_of_tables_are_listed(make):
+    source = make({"ECG1": STORED.astype(float), "ECG2": OTHER.astype(float)})
+    with pytest.raises(ValueError, match=r"has several signals that look like ecg: ECG1, ECG2\. `column` names one"):
+        recordings_cmssl.read_recording(source, ("ecg",), sampling_rate=100)
+    found = recordings_cmssl.read_recording(source, ("ecg",), sampling_rate=100, column="ECG2")
+    np.testing.assert_array_equal(found.signals["ecg"], OTHER)
+
+
+def test_a_file_without_a_signal_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.edf"):
+        read_recording(files.write_edf(tmp_path / "a.edf", labels=(), units=(), rates=()))
 
 
 def test_units_of_another_quantity_are_listed(tmp_path):

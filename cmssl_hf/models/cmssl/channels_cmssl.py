@@ -52,6 +52,10 @@ _RATES = {
 _RATE_IN_NAME = re.compile(r"(?<![A-Za-z\d.-])(\d+(?:\.\d+)?)[ _]?(k?)hz(?![A-Za-z])", re.IGNORECASE)
 
 
+class SeveralSignalsError(ValueError):
+    """Several signals are equally likely to be the one that a model reads."""
+
+
 def words(name: str) -> list[str]:
     """The words of a name in lower case, without digits: `["time", "s"]` of `Time [s]`."""
     return re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name.replace("°", "deg ")).lower())
@@ -173,7 +177,7 @@ def choose_channels(
             likely = _most_likely([names[position] for position in own], CHANNEL_PATTERNS[channel])
             if len(likely) > 1:
                 listed = ", ".join(names[own[i]].strip() for i in likely)
-                raise ValueError(
+                raise SeveralSignalsError(
                     f"{where} has several signals that look like {channel}: {listed}. `column` names one."
                 )
             position = own[likely[0]] if likely else None
@@ -230,6 +234,7 @@ def says_another(text: str, channel: str) -> bool:
 
 __all__ = [
     "CHANNEL_PATTERNS",
+    "SeveralSignalsError",
     "choose_channels",
     "every_signal",
     "first_match",

@@ -13,6 +13,7 @@ import numpy as np
 
 from .channels_cmssl import (
     CHANNEL_PATTERNS,
+    SeveralSignalsError,
     choose_channels,
     every_signal,
     first_match,
@@ -242,6 +243,8 @@ def _from_mapping(
             wanted = missing if column is None else channels
             chosen = choose_channels(names, wanted, column, name, described, time_positions)
             keys.update({channel: names[position] for channel, position in chosen.items()})
+        except SeveralSignalsError:
+            raise
         except ValueError as error:
             raise ValueError(
                 f"The model reads {' and '.join(channels)}, but {name} holds no {' and no '.join(missing)}; it has"
