@@ -45,7 +45,7 @@ class CMSSLClassificationHead(SignalClassificationHead):
     """Hidden states `(batch, num_patches, input_size)`, pooled over the real patches, to `(batch, num_labels)`."""
 
     def __init__(self, config: Any, input_size: int | None = None):
-        pooling = CMSSLPooling(config, config.hidden_size if input_size is None else input_size)
+        pooling = CMSSLPooling(config, input_size)
         super().__init__(config, pooling.output_size)
         self.pooling = pooling
 

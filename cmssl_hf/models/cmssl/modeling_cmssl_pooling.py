@@ -15,11 +15,11 @@ SPECTRUM_STEP = 0.01
 class CMSSLPooling(nn.Module):
     """Pools `(batch, num_patches, hidden_size)` over the real patches, as `config.pooling` says."""
 
-    def __init__(self, config: Any, hidden_size: int):
+    def __init__(self, config: Any, hidden_size: int | None = None):
         super().__init__()
         self.kind = config.pooling
         self.patch_seconds = config.patch_size / config.sampling_rate
-        self.output_size = hidden_size
+        hidden_size = self.output_size = config.hidden_size if hidden_size is None else hidden_size
         if self.kind == "mean_std":
             self.output_size = 2 * hidden_size
         elif self.kind == "attention":
