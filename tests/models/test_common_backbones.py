@@ -1,4 +1,5 @@
-"""Those of transformers' common tests that tell whether models of other work load, save and train as its own do."""
+"""Those of transformers' common tests that tell whether models load, save and train as its own do: of models of other work and of a
+tokenizer with a head."""
 
 import unittest
 
@@ -6,18 +7,24 @@ import torch
 from torch import nn
 from transformers.models.auto import modeling_auto
 
+from cmssl_hf import CMSSLTokenizerConfig, CMSSLTokenizerForSequenceClassification
 from cmssl_hf.models.heartlang.configuration_heartlang import HeartLangConfig
 from cmssl_hf.models.heartlang.modeling_heartlang import HeartLangForSequenceClassification, HeartLangModel
 from cmssl_hf.models.papagei.configuration_papagei import PaPaGeiConfig
 from cmssl_hf.models.papagei.modeling_papagei import PaPaGeiForSequenceClassification, PaPaGeiModel
 from helpers.common_tests import import_common
+from helpers.tiny import PATCH, tokenizer_config
 
 
 ConfigTester = import_common("test_configuration_common").ConfigTester
 ModelTesterMixin = import_common("test_modeling_common").ModelTesterMixin
 
 # The common tests tell base models and heads by the names in these tables, which hold transformers' own models only.
-for name, kind in (("papagei", "PaPaGei"), ("heartlang", "HeartLang")):
+for name, kind in (
+    ("papagei", "PaPaGei"),
+    ("heartlang", "HeartLang"),
+    ("cmssl_tokenizer", "CMSSLTokenizer"),
+):
     modeling_auto.MODEL_MAPPING_NAMES[name] = f"{kind}Model"
     modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[name] = f"{kind}ForSequenceClassification"
 
@@ -47,7 +54,7 @@ class BackboneTests(ModelTesterMixin):
     def test_input_embeddings(self):
         for model_class in self.all_model_classes:
             model = model_class(self.model_tester.get_config())
-            replacement = nn.Conv1d(1, 1, 1)
+            replacement = nn.Identity()
             self.assertIsNot(model.get_input_embeddings(), replacement)
             model.set_input_embeddings(replacement)
             self.assertIs(model.get_input_embeddings(), replacement)
@@ -97,3 +104,24 @@ class HeartLangTest(BackboneTests, unittest.TestCase):
 
     def setUp(self):
         self.model_tester = HeartLangTester()
+
+
+class TokenizerTester:
+    config_class = CMSSLTokenizerConfig
+    batch_size = 3
+    is_training = True
+
+    def get_config(self):
+        return tokenizer_config(given_channels=("ppg",), num_labels=3)
+
+    def prepare_config_and_inputs_for_common(self):
+        return self.get_config(), {"input_values": torch.randn(self.batch_size, 1, 4 * PATCH)}
+
+
+class TokenizerWithHeadTest(BackboneTests, unittest.TestCase):
+    all_model_classes = (CMSSLTokenizerForSequenceClassification,)
+    # Codes start random, and are no parameters.
+    test_init_weights_can_init_buffers = None
+
+    def setUp(self):
+        self.model_tester = TokenizerTester()

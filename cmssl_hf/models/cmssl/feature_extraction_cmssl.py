@@ -295,7 +295,9 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             by_length.setdefault(len(window), []).append(index)
         processed: dict[int, np.ndarray] = {}
         for length, indices in by_length.items():
-            signals = self._condition(name, np.stack([windows[index] for index in indices]), sampling_rate)
+            signals = np.stack([windows[index] for index in indices])
+            if length:
+                signals = self._condition(name, signals, sampling_rate)
             if signals.shape[-1] < round(self.shortest_seconds * self.sampling_rate):
                 raise ValueError(
                     f"`{name}` (window {indices[0]} of the batch) lasts {length / sampling_rate:.3g} s, but at least one"

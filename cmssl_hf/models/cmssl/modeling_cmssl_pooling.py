@@ -18,7 +18,7 @@ class CMSSLPooling(nn.Module):
         hidden_size = config.hidden_size if hidden_size is None else hidden_size
         self.kind = config.pooling
         self.patch_seconds = config.patch_size / config.sampling_rate
-        self.output_size = hidden_size
+        hidden_size = self.output_size = config.hidden_size if hidden_size is None else hidden_size
         if self.kind == "mean_std":
             self.output_size = 2 * hidden_size
         elif self.kind == "attention":

@@ -38,20 +38,30 @@ def resample(signal: np.ndarray, sampling_rate: float, target_sampling_rate: flo
     Raises:
         ValueError: if a rate is not a positive, finite number, or one is thousands of times the other.
     """
-    for name, rate in (("sampling_rate", sampling_rate), ("target_sampling_rate", target_sampling_rate)):
-        if not np.isfinite(rate) or rate <= 0:
-            raise ValueError(f"`{name}` must be a positive number of Hz, but is {rate!r}.")
+    ratio = resampling_ratio(sampling_rate, target_sampling_rate)
     signal = np.asarray(signal)
     if sampling_rate == target_sampling_rate:
         return signal
+    # `padtype="line"` keeps the offset of a raw signal from ringing at both ends.
+    return scipy_signal.resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
+
+
+def resampling_ratio(sampling_rate: float, target_sampling_rate: float) -> Fraction:
+    """How many samples [`resample`] makes of one.
+
+    Raises:
+        ValueError: as [`resample`].
+    """
+    for name, rate in (("sampling_rate", sampling_rate), ("target_sampling_rate", target_sampling_rate)):
+        if not np.isfinite(rate) or rate <= 0:
+            raise ValueError(f"`{name}` must be a positive number of Hz, but is {rate!r}.")
     quotient = target_sampling_rate / sampling_rate
     # Not even a fraction can be made of infinity, to which a rate near zero leads.
     in_range = quotient <= _LARGEST_RESAMPLING_FACTOR
     ratio = Fraction(quotient).limit_denominator(_LARGEST_RESAMPLING_FACTOR) if in_range else None
     if not ratio:
         raise ValueError(f"Resampling from {sampling_rate} Hz to {target_sampling_rate} Hz is out of range.")
-    # `padtype="line"` keeps the offset of a raw signal from ringing at both ends.
-    return scipy_signal.resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
+    return ratio
 
 
 @lru_cache(maxsize=32)

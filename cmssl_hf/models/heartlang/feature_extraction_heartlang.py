@@ -9,7 +9,7 @@ from transformers import BatchFeature
 from transformers.utils import TensorType
 
 from ..cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from ..cmssl.signal_processing_cmssl import standardize
+from ..cmssl.signal_processing_cmssl import resampling_ratio, standardize
 
 
 #: The id of each lead is its place here, counted from 1.
@@ -156,8 +156,10 @@ class HeartLangFeatureExtractor(CMSSLFeatureExtractor):
         return [lead for window in windows for lead in window]
 
     def _condition(self, name: str, signals: np.ndarray, sampling_rate: float) -> np.ndarray:
-        number = round(signals.shape[-1] * self.sampling_rate / sampling_rate)
-        if sampling_rate != self.sampling_rate and number > 0:
+        number = round(signals.shape[-1] * resampling_ratio(sampling_rate, self.sampling_rate))
+        if number == 0:
+            return signals[..., :0]
+        if sampling_rate != self.sampling_rate:
             signals = scipy_signal.resample(signals, number, axis=-1)
         if self.do_band_pass:
             sections = scipy_signal.butter(

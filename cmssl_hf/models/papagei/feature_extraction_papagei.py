@@ -7,7 +7,7 @@ import numpy as np
 from scipy import signal as scipy_signal
 
 from ..cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from ..cmssl.signal_processing_cmssl import resample, standardize
+from ..cmssl.signal_processing_cmssl import resample, resampling_ratio, standardize
 
 
 _FILTER_ORDER = 4
@@ -59,6 +59,7 @@ class PaPaGeiFeatureExtractor(CMSSLFeatureExtractor):
         return 1.0
 
     def _condition(self, name: str, signals: np.ndarray, sampling_rate: float) -> np.ndarray:
+        resampling_ratio(sampling_rate, self.sampling_rate)  # refuses rates before they reach a filter
         if self.do_band_pass:
             low, high = self.pass_bands[name]
             signals = _smoothed(_chebyshev(signals, sampling_rate, low, high), sampling_rate)
