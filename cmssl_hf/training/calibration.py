@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from ..data.batches import WindowsCollator, WindowsDataset
-from ..models.cmssl.conformal_cmssl import Calibration, outputs_and_spreads
+from ..models.cmssl.conformal_cmssl import NUM_CROPS, Calibration, outputs_and_spreads
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from .labels import labels_of
 
@@ -37,7 +37,7 @@ def calibrate(
     Args:
         model: a regression or one of single classes; for several labels at once there is no calibration.
         windows: with `input_values`, `label` and `subject_id`, such as `extract_features` gives.
-        batch_size: windows that the model gets at a time.
+        batch_size: windows, and crops of them, that the model gets at a time.
 
     Returns:
         `None` for a model of several labels.
@@ -138,11 +138,12 @@ def _answers(
     """Outputs and spreads `(windows, labels)`, the latter 0 for classes, and durations in seconds `(windows,)`."""
     rows, collate = WindowsDataset(windows, ["input_values"]), WindowsCollator(model.config.patch_size)
     is_regression, was_training = model.config.problem_type == "regression", model.training
+    step = max(1, batch_size // (1 + NUM_CROPS)) if is_regression else batch_size
     parts = []
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            batch = rows.__getitems__(range(start, min(start + batch_size, len(rows))))
+        for start in range(0, len(rows), step):
+            batch = rows.__getitems__(range(start, min(start + step, len(rows))))
             inputs = {name: values.to(model.device) for name, values in collate(batch).items()}
             if is_regression:
                 outputs, spreads = outputs_and_spreads(model, **inputs)
