@@ -139,8 +139,11 @@ class BatchedAugmentation:
             values = values.masked_fill(self._hidden(samples, lengths, draws.spans)[:, None], 0.0)
         return values.float(), lengths, speed
 
-    def _stretch(self, values, lengths, speed, place):
-        last = (lengths - 1).to(speed.dtype)
+    def _stretch(
+        self, values: torch.Tensor, lengths: torch.Tensor, speed: torch.Tensor, place: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        last_sample = (lengths - 1).clamp(min=0)
+        last = last_sample.to(speed.dtype)
         stretched = torch.minimum(lengths, (last / speed).long() + 1)
         latest_start = (last - (stretched - 1) * speed).clamp(min=0)
         steps = torch.arange(values.shape[-1], device=values.device)
@@ -148,19 +151,19 @@ class BatchedAugmentation:
         # Beyond its end a window is padding, whatever is there.
         positions = torch.minimum(positions, last[:, None])
         before = positions.long()
-        after = torch.minimum(before + 1, (lengths - 1)[:, None])
+        after = torch.minimum(before + 1, last_sample[:, None])
         share = (positions - before).to(values.dtype)[:, None]
         left, right = (values.gather(-1, index[:, None].expand_as(values)) for index in (before, after))
         return left + share * (right - left), stretched
 
-    def _gain(self, samples, lengths, knots):
+    def _gain(self, samples: torch.Tensor, lengths: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
         positions = samples * ((_KNOTS - 1) / (lengths - 1).clamp(min=1))[:, None]
         positions = positions.clamp(max=_KNOTS - 1)
         before = positions.long().clamp(max=_KNOTS - 2)
         left, right = knots.gather(1, before), knots.gather(1, before + 1)
         return (self.augmentation.amplitude_jitter * (left + (positions - before) * (right - left))).exp()
 
-    def _drift(self, samples, frequencies, phases):
+    def _drift(self, samples: torch.Tensor, frequencies: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
         times = samples / self.augmentation.sampling_rate
         hertz = 0.05 + 0.45 * frequencies
         angles = 2 * math.pi * (hertz[:, :, None] * times + phases[:, :, None])
@@ -170,7 +173,7 @@ class BatchedAugmentation:
         span = min(round(0.5 * self.augmentation.sampling_rate), samples)
         return round(self.augmentation.masked_share * samples / span)
 
-    def _hidden(self, samples, lengths, places):
+    def _hidden(self, samples: torch.Tensor, lengths: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         span = lengths.clamp(max=round(0.5 * self.augmentation.sampling_rate))
         number = (self.augmentation.masked_share * lengths / span.clamp(min=1)).round()
         # The largest number below 1 may be rounded up.

@@ -3,12 +3,12 @@ lost ends the other one."""
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,7 +29,7 @@ def free_port():
 
 
 def start(rank, port, stage_flags, log):
-    """The launcher of the machine `rank`, in a process group of its own."""
+    """The launcher of the machine `rank`."""
     launcher = [
         *("--config_file", ROOT / "scripts" / "accelerate" / "cpu_2.yaml", "--num_machines", 2, "--num_processes", 2),
         *("--machine_rank", rank, "--main_process_ip", "127.0.0.1", "--main_process_port", port),
@@ -43,7 +43,6 @@ def start(rank, port, stage_flags, log):
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
 
 
@@ -56,8 +55,16 @@ def two_machines(stage_flags, folder):
         yield machines
     finally:
         for machine in machines:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(machine.pid, signal.SIGKILL)
+            lose(machine)
+
+
+def lose(machine):
+    """Kills a launcher and what it has started, which is in a session of its own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        launcher = psutil.Process(machine.pid)
+        for process in (*launcher.children(recursive=True), launcher):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.mark.long
@@ -75,7 +82,7 @@ def test_two_machines_train_as_one_process_and_continue_when_one_was_lost(tmp_pa
     with two_machines(flags(lost, tmp_path / "cache", 8), tmp_path / "first logs") as machines:
         while machines[0].poll() is None and not any(lost.glob("checkpoint-*")):
             time.sleep(0.01)
-        os.killpg(machines[1].pid, signal.SIGKILL)
+        lose(machines[1])
         assert machines[0].wait(600) != 0
     assert not (lost / "model.safetensors").exists()
     assert last_whole_checkpoint(lost) is not None
