@@ -17,8 +17,10 @@ for channel in ppg ecg; do
 done
 "$python" scripts/finetune.py "$configs/heart_rate.yaml" --data_dir "$CHALLENGE2015" --output_dir "$runs/heart-rate"
 "$python" scripts/finetune.py "$configs/respiration.yaml" --data_dir "$BIDMC" --output_dir "$runs/respiration"
-"$python" scripts/finetune.py "$configs/rhythm.yaml" --data_dir "$CHALLENGE2017" --output_dir "$runs/rhythm"
-"$python" scripts/finetune.py "$configs/ecg_diagnosis.yaml" --data_dir "$PTB_XL" --output_dir "$runs/ecg-diagnosis"
+"$python" scripts/finetune.py "$configs/rhythm.yaml" --data_dir "$CHALLENGE2017" --model_name_or_path "$runs/ecg-encoder" \
+    --output_dir "$runs/rhythm"
+"$python" scripts/finetune.py "$configs/ecg_diagnosis.yaml" --data_dir "$PTB_XL" --model_name_or_path "$runs/ecg-encoder" \
+    --output_dir "$runs/ecg-diagnosis"
 for name in tokenizer ppg-encoder ecg-encoder heart-rate respiration rhythm ecg-diagnosis; do
     "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name"
 done
