@@ -8,7 +8,7 @@ _FOLDERS = {"configs": "", "accelerate": "accelerate/"}
 
 
 def preset_names() -> list[str]:
-    """Names of all files, those of `accelerate` as `accelerate/<name>`."""
+    """Names of all files, with those of the folders that they are in, such as `accelerate/gpu_1`."""
     return sorted(_presets())
 
 
@@ -36,7 +36,7 @@ def find_preset(name: str, command: str | None = None) -> Path:
 def _presets() -> dict[str, Path]:
     scripts = Path(str(files("cmssl_hf.scripts")))
     return {
-        f"{prefix}{file.stem}": file
+        f"{prefix}{file.relative_to(scripts / folder).with_suffix('').as_posix()}": file
         for folder, prefix in _FOLDERS.items()
-        for file in (scripts / folder).glob("*.yaml")
+        for file in (scripts / folder).rglob("*.yaml")
     }

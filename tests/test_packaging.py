@@ -27,7 +27,7 @@ def test_wheel_holds_every_module(tmp_path):
     expected |= {f"cmssl_hf/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "dataset_builders").rglob("*.py")}
     assert len(expected) > 100 and expected <= held
     assert "cmssl_hf/py.typed" in held
-    commands = [*ROOT.glob("scripts/*.py"), *ROOT.glob("scripts/*/*.yaml")]
+    commands = [*ROOT.glob("scripts/*.py"), *(ROOT / "scripts").rglob("*.yaml")]
     assert len(commands) > 20 and {f"cmssl_hf/{path.relative_to(ROOT).as_posix()}" for path in commands} <= held
     (entry_points,) = [name for name in held if name.endswith("entry_points.txt")]
     assert b"cmssl-hf = cmssl_hf.command_line.main:main" in zipfile.ZipFile(wheel).read(entry_points)

@@ -27,6 +27,9 @@ _FILES_AT_A_TIME = 16
 #: Files without an answer that are named at the end; all are in the table.
 _NAMED_FILES = 20
 
+#: Options with which one run may continue another's table.
+_CHANGES_NOTHING = ("output", "num_proc", "batch_size")
+
 #: What ends a command with a line of words.
 _REFUSALS = (ValueError, OSError, ImportError, BrokenProcessPool)
 
@@ -72,7 +75,7 @@ def write_table(make_answer: Callable[[argparse.Namespace], AnswerFiles], option
         num_files = sum(1 for _ in recordings_in(options.recordings, options.pattern))
         if num_files == 0:
             raise ValueError(f"There is no recording in {', '.join(options.recordings)}.")
-        command = {name: value for name, value in vars(options).items() if name not in ("output", "num_proc")}
+        command = {name: value for name, value in vars(options).items() if name not in _CHANGES_NOTHING}
         table = Table(options.output, command)
     except _REFUSALS as error:
         sys.exit(f"error: {error}")

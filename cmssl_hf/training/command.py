@@ -23,14 +23,17 @@ DEFAULT_OBJECTIVE = "tokens"
 
 
 def command(
-    stage: Stage | Callable[[Sequence[str]], Stage], arguments: Sequence[str] | None = None, *, presets: str
+    stage: Stage | Callable[[Sequence[str]], Stage],
+    arguments: Sequence[str] | None = None,
+    *,
+    presets: str | None = None,
 ) -> str:
     """Runs a stage by the arguments of the command line.
 
     Args:
         stage: the stage, or a function that chooses it by the arguments.
         arguments: those of the command line if left out.
-        presets: what the names of its YAML files begin with, which stand for their paths (`find_preset`).
+        presets: what the names of its YAML files begin with; names stand for paths (`find_preset`).
 
     Returns:
         What came of it, to be printed; nothing on other processes than the first.
@@ -42,7 +45,7 @@ def command(
     return "" if results is None else f"\n{report(parsed, results)}\n"
 
 
-def _with_presets(arguments: Sequence[str], presets: str) -> list[str]:
+def _with_presets(arguments: Sequence[str], presets: str | None) -> list[str]:
     """The arguments, with paths in place of the names of presets."""
     files = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
     # A path that leads nowhere is refused where it is read.

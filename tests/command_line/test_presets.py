@@ -10,7 +10,8 @@ from helpers.checkout import ROOT
 
 
 def test_names_stand_for_the_files_of_the_checkout(monkeypatch, capsys):
-    files = {path.stem: path for path in (ROOT / "scripts" / "configs").glob("*.yaml")}
+    configs = ROOT / "scripts" / "configs"
+    files = {str(path.relative_to(configs)).removesuffix(".yaml"): path for path in configs.rglob("*.yaml")}
     files |= {f"accelerate/{path.stem}": path for path in (ROOT / "scripts" / "accelerate").glob("*.yaml")}
     assert preset_names() == sorted(files)
     assert all(find_preset(name).samefile(path) for name, path in files.items())
