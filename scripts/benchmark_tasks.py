@@ -1,10 +1,12 @@
 """Compares models on tasks: models x tasks x shares of labels x seeds, with intervals over subjects.
 
     python scripts/benchmark_tasks.py scripts/configs/benchmark_tasks.yaml --data_dir bidmc=<folder> physionet2017=<folder> \
-        --ppg_joint <encoder> --ppg_own <encoder> --ecg_joint <encoder> --ecg_own <encoder> --output_dir runs/benchmark
+        --encoder simclr=<encoder> joint=<encoder>,<encoder> --output_dir runs/benchmark
 
-Several folders per kind are seeds of pre-training. What is finished is not computed again, and processes that are started with
-the same command share the work. Tasks whose data are not given, and rows whose encoder is not given, are left out.
+Each encoder gives the rows `<name>_frozen` and `<name>_full` for the tasks whose signal it reads; several folders of one name are
+seeds of pre-training, and a name may stand for an encoder of each signal. Random weights have the architecture of the first
+encoder. What is finished is not computed again, and processes that are started with the same command share the work. Tasks whose
+data are not given are left out.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from pathlib import Path
 from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
+from cmssl_hf.evaluation.encoders import read_encoders
 from cmssl_hf.evaluation.plan import combinations, read_plan
 from cmssl_hf.evaluation.report import REPORT_FILE, write_report
 from cmssl_hf.evaluation.results_store import ResultsStore
@@ -37,10 +40,7 @@ def main() -> None:
         plan.tasks = {name: task_plan for name, task_plan in plan.tasks.items() if name not in skipped}
         if skipped:
             print(f"No data for {', '.join(skipped)}.", flush=True)
-        encoders = {
-            channel: {kind: getattr(options, f"{channel}_{kind}") for kind in ("own", "joint")}
-            for channel in ("ppg", "ecg")
-        }
+        encoders = read_encoders(options.encoder)
         output_dir = Path(options.output_dir)
         store = ResultsStore(output_dir / "results")
         benchmarks = make_benchmarks(
@@ -52,7 +52,7 @@ def main() -> None:
             architecture=options.architecture,
         )
         if not options.report_only:
-            chosen = combinations(plan, tasks=options.tasks, rows=options.rows, splits=options.splits)
+            chosen = combinations(plan, encoders, tasks=options.tasks, rows=options.rows, splits=options.splits)
             start = time.monotonic()
             for number, (combination, state) in enumerate(benchmark_tasks(chosen, benchmarks, store), start=1):
                 minutes = (time.monotonic() - start) / 60
@@ -70,12 +70,15 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("config", nargs="?", default=str(Path(__file__).parent / "configs" / "benchmark_tasks.yaml"))
     parser.add_argument("--data_dir", nargs="*", default=[], metavar="DATASET=FOLDER", help="releases, by dataset")
-    for channel in ("ppg", "ecg"):
-        for kind, tokens in (("joint", "joint tokens"), ("own", "tokens of its own modality")):
-            parser.add_argument(
-                f"--{channel}_{kind}", nargs="*", default=[], metavar="FOLDER", help=f"{channel} encoder, {tokens}"
-            )
-    parser.add_argument("--architecture", default="small", help="of random encoders where none is given")
+    parser.add_argument(
+        "--encoder",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FOLDER[,FOLDER...]",
+        help="rows: name and folder of a model, or folders, seeds of its pre-training",
+    )
+    parser.add_argument("--architecture", default="small", help="size of random encoders where none is given")
     parser.add_argument("--tasks", nargs="*", help="only these")
     parser.add_argument("--rows", nargs="*", help="only these")
     parser.add_argument("--splits", nargs="*", help="only these: paper, folds")

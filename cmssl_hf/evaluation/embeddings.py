@@ -1,11 +1,13 @@
 """What a frozen encoder makes of windows, computed once and kept on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from transformers import PreTrainedModel
 
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..data.codes import model_fingerprint
@@ -22,19 +24,22 @@ _VERSION = 1
 
 
 def embed_windows(
-    encoder: CMSSLEncoderModel,
+    encoder: PreTrainedModel,
     windows: Dataset,
     *,
+    id_columns: Sequence[str] = (),
     spectrum: bool,
     piece_seconds: float | None = None,
     cache_dir: str | Path,
     batch_size: int = 64,
 ) -> dict[str, np.ndarray]:
-    """Features of windows from the middle and the last layer of a frozen encoder.
+    """Features of windows from a frozen encoder: of ours from the middle and the last layer; of models of other work their one
+    feature of a window (`pooler_output`), to which `spectrum` and `piece_seconds` do not apply.
 
     Args:
         encoder: the encoder.
         windows: dataset with `input_values`.
+        id_columns: further columns that the encoder reads.
         spectrum: whether to describe how the hidden states vary at respiratory frequencies (mean over units of the shares of
             power, and of their logarithms), beside their mean and standard deviation over patches.
         piece_seconds: longer windows are encoded in pieces of this duration; `None` encodes them as a whole.
@@ -42,7 +47,7 @@ def embed_windows(
         batch_size: windows of about one length that are embedded together.
 
     Returns:
-        `(windows, features)` by the name of the layer, `"middle"` and `"last"`.
+        `(windows, features)` by the name of the layer, `"middle"` and `"last"`, or `"pooled"`.
     """
     key = Hasher.hash((model_fingerprint(encoder), fingerprint_of(windows), spectrum, piece_seconds, _VERSION))
     path = Path(cache_dir) / f"embeddings-{key}.npz"
@@ -50,25 +55,27 @@ def embed_windows(
         with np.load(path) as file:
             return dict(file)
     encoder.eval()
-    rows = WindowsDataset(windows, ["input_values"])
-    collate = WindowsCollator(encoder.config.patch_size)
     config = encoder.config
+    rows = WindowsDataset(windows, ["input_values", *id_columns])
+    collate = WindowsCollator(config.patch_size, id_columns=id_columns)
+    is_ours = isinstance(encoder, CMSSLEncoderModel)
     piece_samples = None
-    if piece_seconds is not None:
+    if piece_seconds is not None and is_ours:
         piece_samples = max(1, round(piece_seconds * config.sampling_rate / config.patch_size)) * config.patch_size
     order = np.argsort(_lengths(windows), kind="stable")
-    chunks: dict[str, list[np.ndarray]] = {"middle": [], "last": []}
+    chunks: dict[str, list[np.ndarray]] = {layer: [] for layer in (("middle", "last") if is_ours else ("pooled",))}
     with cpu_kernels(encoder):
         for start in range(0, len(order), batch_size):
             batch = collate(rows.__getitems__(order[start : start + batch_size]))
-            for layer, embedded in _embed(encoder, batch, spectrum, piece_samples).items():
+            found = _embed(encoder, batch, spectrum, piece_samples) if is_ours else _pooled(encoder, batch)
+            for layer, embedded in found.items():
                 chunks[layer].append(embedded)
     back = np.argsort(order)
     features = {layer: np.concatenate(parts)[back] for layer, parts in chunks.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may embed the same windows; each writes a file of its own and moves it over.
     temporary = path.with_name(f".{path.stem}-{np.random.default_rng().integers(2**62)}.npz")
-    np.savez(temporary, middle=features["middle"], last=features["last"])
+    np.savez(temporary, **features)
     temporary.replace(path)
     return features
 
@@ -101,6 +108,11 @@ def _embed(
             parts += [shares.mean(1), (shares + 1e-3).log().mean(1)]
         features[layer] = torch.cat(parts, dim=-1).numpy()
     return features
+
+
+@torch.no_grad()
+def _pooled(encoder: PreTrainedModel, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {"pooled": encoder(**batch).pooler_output.numpy()}
 
 
 def _lengths(windows: Dataset) -> np.ndarray:

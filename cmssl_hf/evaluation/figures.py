@@ -1,6 +1,7 @@
 """Figures of a benchmark: label efficiency, scatter and Bland-Altman plots, ROC curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,37 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from .rows import CONSTANT_ROWS, FROZEN_ROWS
+from .row_names import (
+    CLASSICAL,
+    CONSTANT_ROWS,
+    RANDOM_FROZEN,
+    SCRATCH,
+    SCRATCH_SAME_STEPS,
+    encoder_name,
+    in_order,
+    is_frozen,
+)
 from .summary import Cell, CellPredictions
 from .task_windows import TaskWindows
 
 
-#: Rows that are drawn window by window, as far as there are results.
-SHOWN_ROWS = ("classical", "scratch", "own_full", "joint_full", "random_frozen", "joint_frozen")
 _COLOURS = {
     "mean": "0.6",
     "median": "0.75",
     "majority": "0.6",
-    "classical": "black",
-    "random_frozen": "tab:brown",
-    "own_frozen": "tab:cyan",
-    "joint_frozen": "tab:blue",
-    "scratch": "tab:red",
-    "own_full": "tab:olive",
-    "joint_full": "tab:green",
+    CLASSICAL: "black",
+    RANDOM_FROZEN: "tab:brown",
+    SCRATCH: "tab:red",
+    SCRATCH_SAME_STEPS: "salmon",
 }
+
+
+def _colours(rows: Collection[str]) -> dict[str, str]:
+    """A colour for each row, in their order; frozen and full rows of an encoder share theirs."""
+    names = sorted({name for row in rows if (name := encoder_name(row)) is not None})
+    wheel = [f"C{number}" for number in (0, 1, 2, 4, 6, 7, 8, 9)]
+    of_name = dict(zip(names, cycle(wheel)))
+    return {row: _COLOURS.get(row) or of_name[encoder_name(row)] for row in in_order(rows)}
 
 
 def label_efficiency(results: pd.DataFrame, path: Path) -> None:
@@ -38,18 +51,19 @@ def label_efficiency(results: pd.DataFrame, path: Path) -> None:
         path: of the PNG.
     """
     splits = sorted(results["split"].unique(), reverse=True)
+    colours = _colours(set(results["row"]))
     figure = Figure(figsize=(6 * len(splits), 4.5), layout="constrained")
     for axes, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits):
         of_split = results[results["split"] == split]
-        rows = [row for row in _COLOURS if row in set(of_split["row"])]
+        rows = [row for row in colours if row in set(of_split["row"])]
         for position, row in enumerate(rows):
             line = of_split[of_split["row"] == row].sort_values("labels")
             # Side by side, so that intervals do not hide each other.
             x = line["labels"] * 1.03 ** (position - len(rows) / 2)
             errors = np.abs(line[["low", "high"]].to_numpy().T - line["value"].to_numpy())
-            style = ":" if row in CONSTANT_ROWS else "--" if row in FROZEN_ROWS else "-"
+            style = ":" if row in CONSTANT_ROWS else "--" if is_frozen(row) else "-"
             axes.errorbar(
-                x, line["value"], yerr=errors, label=row, color=_COLOURS[row], linestyle=style, marker="o", capsize=3
+                x, line["value"], yerr=errors, label=row, color=colours[row], linestyle=style, marker="o", capsize=3
             )
         axes.set_xscale("log")
         shares = sorted(of_split["labels"].unique())
@@ -65,7 +79,7 @@ def label_efficiency(results: pd.DataFrame, path: Path) -> None:
     for each in figure.axes:
         handles, labels = each.get_legend_handles_labels()
         shown.update(zip(labels, handles))
-    order = [row for row in _COLOURS if row in shown]
+    order = [row for row in colours if row in shown]
     axes.legend([shown[row] for row in order], order, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
 
@@ -74,6 +88,7 @@ def agreement(cells: Mapping[Cell, CellPredictions], windows: TaskWindows, split
     """Predictions against labels, and Bland-Altman plots with bias and limits of agreement (1.96 standard deviations of the
     differences), for all labels and the first seed; one column per row of the benchmark."""
     shown = _shown(cells, windows, split)
+    colours = _colours(shown)
     figure = Figure(figsize=(3.4 * len(shown), 6.8), layout="constrained")
     grid = figure.subplots(2, len(shown), squeeze=False, sharex="row", sharey="row")
     unit = windows.task.unit
@@ -81,14 +96,14 @@ def agreement(cells: Mapping[Cell, CellPredictions], windows: TaskWindows, split
         labels = windows.labels[cell.rows].reshape(len(cell.rows), -1)[:, 0]
         predictions = next(iter(cell.by_seed.values()))[:, 0]
         above, below = grid[:, column]
-        above.plot(labels, predictions, ".", markersize=2, alpha=0.4, color=_COLOURS[row])
+        above.plot(labels, predictions, ".", markersize=2, alpha=0.4, color=colours[row])
         ends = [min(labels.min(), predictions.min()), max(labels.max(), predictions.max())]
         above.plot(ends, ends, color="0.4", linewidth=0.8)
         above.set_title(f"{row}, MAE {np.abs(predictions - labels).mean():.2f} {unit}", fontsize=9)
         above.set_xlabel(f"label ({unit})")
         difference = predictions - labels
         bias, limit = difference.mean(), 1.96 * difference.std()
-        below.plot((labels + predictions) / 2, difference, ".", markersize=2, alpha=0.4, color=_COLOURS[row])
+        below.plot((labels + predictions) / 2, difference, ".", markersize=2, alpha=0.4, color=colours[row])
         for height, style in ((bias, "-"), (bias - limit, "--"), (bias + limit, "--")):
             below.axhline(height, color="0.3", linestyle=style, linewidth=0.8)
         below.set_title(f"bias {bias:+.2f}, limits {bias - limit:+.1f} to {bias + limit:+.1f}", fontsize=9)
@@ -101,6 +116,7 @@ def agreement(cells: Mapping[Cell, CellPredictions], windows: TaskWindows, split
 def roc(cells: Mapping[Cell, CellPredictions], windows: TaskWindows, split: str, path: Path) -> None:
     """ROC curves of each class that has positives and negatives, for all labels and the first seed."""
     shown = _shown(cells, windows, split)
+    colours = _colours(shown)
     labels = windows.labels[next(iter(shown.values())).rows]
     if labels.ndim == 1:
         labels = labels[:, None] == np.arange(len(windows.output_names))
@@ -112,8 +128,8 @@ def roc(cells: Mapping[Cell, CellPredictions], windows: TaskWindows, split: str,
             scores = next(iter(cell.by_seed.values()))[:, index]
             false, true, _ = roc_curve(positive, scores)
             area = roc_auc_score(positive, scores)
-            style = "--" if row in FROZEN_ROWS else "-"
-            axes.plot(false, true, style, label=f"{row} {area:.2f}", color=_COLOURS[row], linewidth=1.2)
+            style = "--" if is_frozen(row) else "-"
+            axes.plot(false, true, style, label=f"{row} {area:.2f}", color=colours[row], linewidth=1.2)
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         axes.set_title(f"{windows.output_names[index]} ({positive.sum()} of {len(positive)})", fontsize=10)
         axes.set_xlabel("false positive rate")
@@ -126,7 +142,8 @@ def _shown(cells: Mapping[Cell, CellPredictions], windows: TaskWindows, split: s
     of_task = {cell: found for cell, found in cells.items() if cell.task == windows.task.name and cell.split == split}
     largest = max(cell.fraction for cell in of_task)
     by_row = {cell.row: found for cell, found in of_task.items() if cell.fraction == largest}
-    return {row: by_row[row] for row in SHOWN_ROWS if row in by_row} or by_row
+    shown = [row for row in in_order(by_row) if row not in (*CONSTANT_ROWS, SCRATCH_SAME_STEPS)]
+    return {row: by_row[row] for row in shown or by_row}
 
 
 def draw_figures(

@@ -1,15 +1,24 @@
 """What a benchmark computes: read from a YAML file, cut down by flags, in an order in which early results are useful."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..tasks import Task, get_task
+from ..tasks import get_task
 from .results_store import Combination
-from .rows import CONSTANT_ROWS, FROZEN_ROWS, FULL_ROWS, ROWS
+from .row_names import is_frozen, is_full, is_row, rows_of_task
+
+
+#: The default of `BenchmarkPlan.scratch`.
+UNTIL_IT_STOPS_IMPROVING = {
+    "max_steps": 6000,
+    "early_stopping_patience": 10,
+    "lr_scheduler_type": "constant_with_warmup",
+    "warmup_steps": 100,
+}
 
 
 @dataclass
@@ -20,15 +29,17 @@ class TaskPlan:
         dataset_options: options of the builder, e.g. the length of the windows.
         recipe: fields of `TaskArguments` for full fine-tuning: augmentation, `config_overrides`, `accept_unknown_provenance`.
         training: fields of `FinetuningArguments`, over those of the whole benchmark.
+        scratch: likewise, for the row `scratch`.
         spectrum: whether frozen features describe variation at respiratory frequencies.
         splits: `"paper"` and/or `"folds"`.
         full_on_folds: rows with full fine-tuning that are computed on the folds too.
-        published: metrics of published models on this task, for orientation.
+        published: metrics of published models on this task, for orientation; with `parameters`, how many they have.
     """
 
     dataset_options: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
     spectrum: bool = False
     splits: list[str] = field(default_factory=lambda: ["paper", "folds"])
     full_on_folds: list[str] = field(default_factory=list)
@@ -48,6 +59,10 @@ class BenchmarkPlan:
         num_folds: folds of the cross-validation over subjects.
         num_resamples: draws of the bootstrap.
         training: fields of `FinetuningArguments` for all tasks.
+        scratch: those that differ for the row `scratch`, which is to be trained until it stops improving on the validation
+            subjects: a generous limit of steps, and after how many evaluations without a better one it ends.
+        comparisons: pairs of rows whose difference is shown. By default each row against random weights, the classical method,
+            and the others of its table.
     """
 
     tasks: dict[str, TaskPlan]
@@ -58,6 +73,8 @@ class BenchmarkPlan:
     num_folds: int = 5
     num_resamples: int = 1000
     training: dict[str, Any] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=lambda: dict(UNTIL_IT_STOPS_IMPROVING))
+    comparisons: list[list[str]] | None = None
 
 
 def read_plan(path: str | Path) -> BenchmarkPlan:
@@ -75,9 +92,13 @@ def read_plan(path: str | Path) -> BenchmarkPlan:
         get_task(name)
         _check_fields(f"{path}, {name}", options or {}, TaskPlan)
         plans[name] = TaskPlan(**(options or {}))
-        unknown = sorted({*plans[name].splits} - {"paper", "folds"} | {*plans[name].full_on_folds} - {*FULL_ROWS})
+        unknown = {*plans[name].splits} - {"paper", "folds"}
+        unknown |= {row for row in plans[name].full_on_folds if not is_full(row)}
         if unknown:
-            raise ValueError(f"{path}, {name}: there is no {', '.join(unknown)}.")
+            raise ValueError(f"{path}, {name}: there is no {', '.join(sorted(unknown))}.")
+    for pair in content.get("comparisons") or ():
+        if not isinstance(pair, list) or len(pair) != 2 or not all(is_row(str(row)) for row in pair):
+            raise ValueError(f"{path}: `comparisons` holds pairs such as [simclr_full, scratch], but has {pair}.")
     return BenchmarkPlan(**{**content, "tasks": plans})
 
 
@@ -89,6 +110,7 @@ def _check_fields(where: str | Path, options: dict, kind: type) -> None:
 
 def combinations(
     plan: BenchmarkPlan,
+    encoders: Mapping[str, Mapping[str, Sequence[str]]],
     *,
     tasks: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
@@ -98,14 +120,18 @@ def combinations(
 
     Args:
         plan: the plan.
+        encoders: by channel and name; each gives a frozen row and a full one for the tasks whose signal it reads.
         tasks, rows, splits: only these; all by default.
 
     Raises:
         ValueError: if one of them is not in the plan.
     """
+    of_task = {
+        name: rows_of_task(task, encoders.get(task.channel, ())) for name in plan.tasks for task in [get_task(name)]
+    }
     for chosen, known, kind in (
         (tasks, plan.tasks, "task"),
-        (rows, ROWS, "row"),
+        (rows, [*dict.fromkeys(row for of_one in of_task.values() for row in of_one)], "row"),
         (splits, ("paper", "folds"), "split"),
     ):
         unknown = sorted(set(chosen or ()) - set(known))
@@ -115,7 +141,7 @@ def combinations(
     for name, task_plan in plan.tasks.items():
         if tasks and name not in tasks:
             continue
-        for row in rows_of_task(get_task(name)):
+        for row in of_task[name]:
             if rows and row not in rows:
                 continue
             for split in task_plan.splits:
@@ -125,15 +151,9 @@ def combinations(
     return sorted(found, key=_urgency)
 
 
-def rows_of_task(task: Task) -> list[str]:
-    """The rows that make sense for a task."""
-    constants = ("mean", "median") if task.problem_type == "regression" else ("majority",)
-    return [row for row in ROWS if row not in CONSTANT_ROWS or row in constants]
-
-
 def _of_row(plan: BenchmarkPlan, task_plan: TaskPlan, name: str, row: str, split: str) -> Iterable[Combination]:
     fractions, seeds = plan.fractions, plan.seeds
-    if split == "folds" and row in FULL_ROWS:
+    if split == "folds" and is_full(row):
         if row not in task_plan.full_on_folds:
             return
         fractions, seeds = plan.full_on_folds_fractions, plan.full_on_folds_seeds
@@ -144,6 +164,6 @@ def _of_row(plan: BenchmarkPlan, task_plan: TaskPlan, name: str, row: str, split
 
 
 def _urgency(combination: Combination) -> tuple:
-    kind = 2 if combination.row in FULL_ROWS else 1 if combination.row in FROZEN_ROWS else 0
+    kind = 2 if is_full(combination.row) else 1 if is_frozen(combination.row) else 0
     fold = -1 if combination.fold is None else combination.fold
     return kind, combination.split == "folds", combination.seed, fold, combination.fraction, combination.task

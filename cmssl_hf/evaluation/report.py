@@ -1,6 +1,6 @@
 """The report of a benchmark: one Markdown file, CSV tables and figures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +9,8 @@ from ..tasks import get_task
 from .figures import draw_figures
 from .plan import BenchmarkPlan
 from .results_store import Combination, ResultsStore
-from .rows import ROWS
-from .summary import collect, comparison_rows, result_rows
+from .row_names import SCRATCH, in_order
+from .summary import AS_PUBLISHED, SAME_BACKBONE, collect, comparison_rows, result_rows
 from .task_windows import TaskWindows
 
 
@@ -54,7 +54,7 @@ def write_report(
         for split in ("paper", "folds"):
             lines = results[(results["task"] == task) & (results["split"] == split)]
             if len(lines):
-                parts += [_heading(task, split, lines), _table(task, split, lines, plan)]
+                parts += [_heading(task, split, lines), *_tables(task, split, lines, plan)]
         parts += [f"![{path.stem}](figures/{path.name})" for path in figures if path.name.startswith(f"{task}-")]
     if len(comparisons):
         parts += ["## Paired differences", _comparison_table(comparisons)]
@@ -72,9 +72,15 @@ def _preface(plan: BenchmarkPlan) -> str:
         " training subjects whose labels were used. Checkpoints, features and regularisation were chosen on validation"
         " subjects. Published figures are for orientation: other pre-training data, and for classification other recordings.\n\n"
         "Rows: `classical` needs no network (pulse intervals, respiratory spectrum, or a model of the intervals between R-peaks);"
-        " `frozen` rows are linear models on the output of an encoder that is not trained, `full` rows train it too. The encoder"
-        " has random weights (`random_frozen`, `scratch`), or was pre-trained on tokens of its `own` signal or on `joint` tokens of"
-        " ECG and PPG; the architecture is the same."
+        " `frozen` rows are linear models on the output of an encoder that is not trained, `full` rows train it too. Random weights"
+        f" are `random_frozen`, `{SCRATCH}`, which is trained until it stops improving on validation subjects, and"
+        " `scratch_same_steps`, which is trained as long as pre-trained ones.\n\n"
+        "*Same backbone*: one architecture, one recipe; what differs is pre-training. Its steps and windows are those that"
+        " `run.json` records, the tokenizer's included, at most: early stopping may have ended it. Compute is windows x passes"
+        " through the encoder x parameters, where passes without gradients count a third. *As published*: other"
+        " architectures and sizes, with the number of parameters of the encoder; models of other work get the part of the recipe"
+        " that they can follow. The two are not to be compared.\n\n"
+        "Of differences that are none, one in twenty is called certain: the more comparisons, the more of these."
     )
 
 
@@ -84,11 +90,55 @@ def _heading(task: str, split: str, lines: pd.DataFrame) -> str:
     return f"## {task}, {where}: {subjects} test subjects, {windows} windows"
 
 
-def _table(task: str, split: str, lines: pd.DataFrame, plan: BenchmarkPlan) -> str:
+def _tables(task: str, split: str, lines: pd.DataFrame, plan: BenchmarkPlan) -> Iterator[str]:
+    """The two tables, as far as there are rows, and whether scratch was trained to its end."""
+    same, published = (lines[lines["table"] == table] for table in (SAME_BACKBONE, AS_PUBLISHED))
+    if len(same):
+        yield "### Same backbone"
+        yield pd.DataFrame(_lines(task, same, _pretraining)).fillna("").to_markdown(index=False, disable_numparse=True)
+    for _, line in same[(same["row"] == SCRATCH) & same["converged"].notna()].iterrows():
+        yield (
+            f"`{SCRATCH}` with {line['labels']:.0%} of the labels: {line['converged']:.0%} of the runs stopped improving before"
+            f" the limit of steps; {line['steps']:.0f} steps on average."
+        )
+    table = _lines(task, published, _parameters)
+    if split == "paper":
+        kind, metric = get_task(task).problem_type, lines["metric"].iloc[0]
+        for name, values in plan.tasks[task].published.items():
+            table.append(
+                {
+                    "labels": "100%",
+                    "row": f"published: {name}",
+                    "parameters": _size(values.get("parameters", float("nan"))),
+                    **{
+                        key: _number(key, values[key], _DECIMALS[kind])
+                        for key in (metric, *_ALSO_SHOWN[kind])
+                        if key in values
+                    },
+                }
+            )
+    if table:
+        yield "### As published"
+        yield pd.DataFrame(table).fillna("").to_markdown(index=False, disable_numparse=True)
+
+
+def _pretraining(line: pd.Series) -> dict[str, str]:
+    steps, windows, compute = (line[f"pretraining_{name}"] for name in ("steps", "windows", "compute"))
+    return {"pre-training steps": _size(steps), "windows": _size(windows), "compute": _size(compute)}
+
+
+def _parameters(line: pd.Series) -> dict[str, str]:
+    return {"parameters": _size(line["parameters"])}
+
+
+def _size(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:,.0f}" if value < 1e5 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+
+
+def _lines(task: str, lines: pd.DataFrame, size: Callable[[pd.Series], dict[str, str]]) -> list[dict[str, str]]:
     kind = get_task(task).problem_type
     decimals, shown = _DECIMALS[kind], _ALSO_SHOWN[kind]
-    metric = lines["metric"].iloc[0]
-    rank = {row: position for position, row in enumerate(ROWS)}
+    rank = {row: position for position, row in enumerate(in_order(set(lines["row"])))}
     table = []
     for _, line in lines.sort_values(
         ["labels", "row"], key=lambda c: c.map(rank) if c.name == "row" else -c
@@ -98,22 +148,14 @@ def _table(task: str, split: str, lines: pd.DataFrame, plan: BenchmarkPlan) -> s
             {
                 "labels": f"{line['labels']:.0%}",
                 "row": line["row"],
-                metric: f"{line['value']:.{decimals}f}{spread}",
+                **size(line),
+                line["metric"]: f"{line['value']:.{decimals}f}{spread}",
                 "95 % interval": f"{line['low']:.{decimals}f} to {line['high']:.{decimals}f}",
                 **{name: _number(name, line[name], decimals) for name in shown},
                 "seeds": str(line["seeds"]),
             }
         )
-    if split == "paper":
-        for name, values in plan.tasks[task].published.items():
-            table.append(
-                {
-                    "labels": "100%",
-                    "row": f"published: {name}",
-                    **{key: _number(key, values[key], decimals) for key in (metric, *shown) if key in values},
-                }
-            )
-    return pd.DataFrame(table).fillna("").to_markdown(index=False, disable_numparse=True)
+    return table
 
 
 def _number(name: str, value: float, decimals: int) -> str:
@@ -131,6 +173,7 @@ def _comparison_table(comparisons: pd.DataFrame) -> str:
                 "labels": f"{line['labels']:.0%}",
                 "is": line["better"],
                 "better than": line["than"],
+                "backbone": "same" if line["same_backbone"] else "other",
                 "by (MAE, F1 or AUROC)": f"{line['gain']:+.{decimals}f}",
                 "95 % interval": f"{line['low']:+.{decimals}f} to {line['high']:+.{decimals}f}",
                 "certain": ("yes" if line["gain"] > 0 else "no, worse") if line["certain"] else "open",

@@ -1,35 +1,35 @@
 """The rows of the benchmark: how each comes to its predictions for the test subjects."""
 
+import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformers import AutoConfig, set_seed
+from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 import cmssl_hf
 
 from ..baselines import CLASSICAL_FEATURES, CLASSICAL_METHODS
-from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
+from ..data.features import ids_of
+from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig, CMSSLTokenizerConfig
+from ..models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
+from ..training.arguments import AugmentationArguments
 from ..training.engine.checkpoints import remove_checkpoints
 from ..training.engine.provenance import refuse_seen_test_subjects
 from ..training.finetuning import FinetuningArguments, TaskArguments, finetune
 from ..training.results import constant_predictions
 from .embeddings import embed_windows
+from .encoders import backbone_of, config_of, describe_encoder
 from .results_store import Combination, Outcome
+from .row_names import CLASSICAL, CONSTANT_ROWS, SCRATCH, encoder_name, is_frozen
 from .shallow import fit_and_predict
 from .task_windows import TaskWindows
-
-
-CONSTANT_ROWS = ("mean", "median", "majority")
-FROZEN_ROWS = {"random_frozen": None, "own_frozen": "own", "joint_frozen": "joint"}
-FULL_ROWS = {"scratch": None, "own_full": "own", "joint_full": "joint"}
-ROWS = (*CONSTANT_ROWS, "classical", *FROZEN_ROWS, *FULL_ROWS)
 
 
 @dataclass
@@ -38,10 +38,13 @@ class TaskBenchmark:
 
     Attributes:
         windows: the task's data.
-        encoders: folders of pre-trained encoders by kind, `"own"` and `"joint"`; one per seed of pre-training.
+        encoders: folders of pre-trained encoders by name; one per seed of pre-training. Random weights have the architecture of
+            the first.
         architecture: published size for encoders with random weights where no folder gives the architecture.
-        recipe: fields of `TaskArguments` for full fine-tuning.
+        recipe: fields of `TaskArguments` for full fine-tuning. Models of other work get those that they have: no augmentation of
+            heartbeats, no options of a config that theirs lacks.
         training: fields of `FinetuningArguments`.
+        scratch: those that differ for the row `scratch`.
         spectrum: whether frozen features describe variation at respiratory frequencies too.
         work_dir: for embeddings and runs.
     """
@@ -51,6 +54,7 @@ class TaskBenchmark:
     architecture: str = "small"
     recipe: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
     spectrum: bool = False
     work_dir: Path = Path("benchmark_work")
 
@@ -58,16 +62,19 @@ class TaskBenchmark:
         """Folder or size that a row starts from; with several seeds of pre-training, each seed has its own.
 
         Raises:
-            ValueError: if no encoder of that kind was given.
+            ValueError: if there is no encoder of that name.
         """
-        kind = {**FROZEN_ROWS, **FULL_ROWS}[combination.row]
-        if kind is not None:
-            folders = self.encoders.get(kind) or ()
-            if not folders:
-                raise ValueError(f"No {kind} encoder for {self.windows.task.channel} was given.")
-        else:
-            folders = self.encoders.get("joint") or self.encoders.get("own") or (self.architecture,)
+        name = encoder_name(combination.row)
+        if name is None:
+            return next((folders[0] for folders in self.encoders.values()), self.architecture)
+        folders = self.encoders.get(name)
+        if not folders:
+            raise ValueError(f"No encoder for {self.windows.task.channel} is called {name}.")
         return folders[combination.seed % len(folders)]
+
+    def training_of(self, row: str) -> dict[str, Any]:
+        """Fields of `FinetuningArguments` of a row with full fine-tuning."""
+        return {**self.training, **(self.scratch if row == SCRATCH else {})}
 
     def run(self, combination: Combination) -> Outcome:
         """Predictions for the test subjects of a combination, or the reason why there are none."""
@@ -79,10 +86,10 @@ class TaskBenchmark:
             }
             if combination.row in CONSTANT_ROWS:
                 predictions = self._constant(combination.row, division)
-            elif combination.row == "classical":
+            elif combination.row == CLASSICAL:
                 predictions, notes = self._classical(division, combination.seed)
                 details |= notes
-            elif combination.row in FROZEN_ROWS:
+            elif is_frozen(combination.row):
                 predictions, notes = self._frozen(combination, division)
                 details |= notes
             else:
@@ -129,18 +136,21 @@ class TaskBenchmark:
         self, combination: Combination, division: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, dict[str, Any]]:
         source = self.encoder_of(combination)
-        pretrained = FROZEN_ROWS[combination.row] is not None
-        if pretrained:
-            self._refuse_leak(source, division)
         config, extractor = architecture_of(source, self.windows.task.channel)
-        if pretrained:
-            encoder = CMSSLEncoderModel.from_pretrained(source)
+        if isinstance(config, CMSSLTokenizerConfig):
+            raise ValueError(
+                f"{source} is a tokenizer: it gives codes and no features. Its row with full fine-tuning has a head."
+            )
+        if encoder_name(combination.row) is not None:
+            self._refuse_leak(source, division)
+            encoder = _pretrained(source)
         else:
             set_seed(combination.seed)
-            encoder = CMSSLEncoderModel(config)
+            encoder = AutoModel.from_config(config)
         features = embed_windows(
             encoder,
             self.windows.features(extractor),
+            id_columns=ids_of(extractor),
             spectrum=self.spectrum,
             piece_seconds=self.recipe.get("config_overrides", {}).get("piece_seconds"),
             cache_dir=self.work_dir / "embeddings",
@@ -148,22 +158,36 @@ class TaskBenchmark:
         predictions, notes = fit_and_predict(
             self.windows.task, features, self.windows.labels, division, seed=combination.seed
         )
-        return predictions, {"encoder": Path(source).name, **notes}
+        return predictions, {**self._described(combination, source), **notes}
+
+    def _described(self, combination: Combination, source: str) -> dict[str, Any]:
+        """What the report says of the encoder of a row; random weights have no pre-training."""
+        if _is_size(source):
+            return {"encoder": source, "backbone": backbone_of(architecture_of(source, self.windows.task.channel)[0])}
+        described = describe_encoder(source)
+        if encoder_name(combination.row) is None:
+            described = {"backbone": described["backbone"]}
+        return {"encoder": Path(source).name, **described}
 
     def _full(self, combination: Combination, details: dict[str, Any]) -> Outcome:
-        source = self.encoder_of(combination)
+        source, row = self.encoder_of(combination), combination.row
         task = self.windows.task
+        recipe = recipe_of(self.recipe, *architecture_of(source, task.channel))
         run_dir = self.work_dir / "runs" / combination.name
         arguments = FinetuningArguments(
-            output_dir=str(run_dir), seed=combination.seed, report_to="none", disable_tqdm=True, **self.training
+            output_dir=str(run_dir),
+            seed=combination.seed,
+            report_to="none",
+            disable_tqdm=True,
+            **self.training_of(row),
         )
         start: dict[str, Any] = {"from_scratch": source}
         if not _is_size(source):
-            start = {"model_name_or_path": source, "random_weights": FULL_ROWS[combination.row] is None}
+            start = {"model_name_or_path": source, "random_weights": encoder_name(row) is None}
         if combination.fold is not None:
             start |= {"fold": combination.fold, "num_folds": self.windows.num_folds}
         results = finetune(
-            TaskArguments(task=task.name, **start, label_fraction=combination.fraction, **self.recipe),
+            TaskArguments(task=task.name, **start, label_fraction=combination.fraction, **recipe),
             self.windows.data_arguments,
             arguments,
         )
@@ -174,10 +198,9 @@ class TaskBenchmark:
         predictions = table[[name for name in table.columns if name.startswith("prediction")]].to_numpy()
         # What remains is the best model; the optimizer's state is three times as large.
         remove_checkpoints(run_dir)
-        metrics = next(iter(results.values()))
-        return Outcome(
-            {**details, "encoder": Path(source).name, "finetuning": metrics}, rows=rows, predictions=predictions
-        )
+        details |= self._described(combination, source)
+        details |= {"finetuning": next(iter(results.values())), **_length(run_dir, arguments)}
+        return Outcome(details, rows=rows, predictions=predictions)
 
     def _refuse_leak(self, source: str, division: Mapping[str, np.ndarray]) -> None:
         test = sorted(np.unique(self.windows.subjects[division["test"]]).tolist())
@@ -192,8 +215,8 @@ def _is_size(source: str) -> bool:
     return source in ENCODER_SIZES and not Path(source).is_dir()
 
 
-def architecture_of(source: str, channel: str) -> tuple[CMSSLEncoderConfig, CMSSLFeatureExtractor]:
-    """Config and feature extractor of an encoder's folder or of a published size.
+def architecture_of(source: str, channel: str) -> tuple[SignalClassificationConfig, CMSSLFeatureExtractor]:
+    """Config and feature extractor of a model's folder or of a published size.
 
     Raises:
         ValueError: if it reads another signal than `channel`.
@@ -203,7 +226,34 @@ def architecture_of(source: str, channel: str) -> tuple[CMSSLEncoderConfig, CMSS
         return config, CMSSLFeatureExtractor(
             channels=config.channels, sampling_rate=config.sampling_rate, patch_size=config.patch_size
         )
-    config = AutoConfig.from_pretrained(source)
-    if tuple(config.channels) != (channel,):
+    config = config_of(source)
+    if channel not in config.channels:
         raise ValueError(f"The task reads {channel}, but {source} reads {' and '.join(config.channels)}.")
-    return config, CMSSLFeatureExtractor.from_pretrained(source)
+    return config, AutoFeatureExtractor.from_pretrained(source)
+
+
+def recipe_of(
+    recipe: Mapping[str, Any], config: SignalClassificationConfig, extractor: CMSSLFeatureExtractor
+) -> dict[str, Any]:
+    """The part of a recipe that a model can follow: heartbeats are not augmented, and each config has its own fields."""
+    known = {field.name for field in fields(config)}
+    overrides = {name: value for name, value in recipe.get("config_overrides", {}).items() if name in known}
+    changes = {field.name for field in fields(AugmentationArguments)} if ids_of(extractor) else set()
+    return {**{name: value for name, value in recipe.items() if name not in changes}, "config_overrides": overrides}
+
+
+def _pretrained(source: str) -> PreTrainedModel:
+    encoder, loading = AutoModel.from_pretrained(source, output_loading_info=True)
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of the encoder, such as {missing[0]}: it is no whole model."
+        )
+    return encoder
+
+
+def _length(run_dir: Path, arguments: FinetuningArguments) -> dict[str, Any]:
+    """How many steps a run took and, where it was to stop by itself, whether it did so before the limit."""
+    state = json.loads((run_dir / TRAINER_STATE_NAME).read_text())
+    steps, limit = state["global_step"], state["max_steps"]
+    return {"steps": steps} | ({} if arguments.early_stopping_patience is None else {"converged": steps < limit})

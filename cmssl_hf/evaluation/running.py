@@ -10,7 +10,8 @@ from ..tasks import get_task
 from ..training.arguments import DataArguments
 from .plan import BenchmarkPlan
 from .results_store import Combination, ResultsStore
-from .rows import FROZEN_ROWS, FULL_ROWS, TaskBenchmark
+from .row_names import encoder_name, is_frozen, is_full
+from .rows import TaskBenchmark
 from .task_windows import TaskWindows
 
 
@@ -28,7 +29,7 @@ def make_benchmarks(
     Args:
         plan: the plan.
         data_dirs: folder of the release by dataset.
-        encoders: folders of pre-trained encoders by channel and kind (`"own"`, `"joint"`).
+        encoders: folders of pre-trained encoders by channel and name, as `read_encoders` gives them.
         work_dir: for embeddings and runs.
         cache_dir: for prepared data.
         architecture: published size for random encoders where no folder is given.
@@ -45,6 +46,7 @@ def make_benchmarks(
             architecture=architecture,
             recipe=task_plan.recipe,
             training={**plan.training, **task_plan.training},
+            scratch={**plan.scratch, **task_plan.scratch},
             spectrum=task_plan.spectrum,
             work_dir=work_dir,
         )
@@ -81,26 +83,30 @@ def benchmark_tasks(
 def combination_identity(benchmark: TaskBenchmark, combination: Combination) -> str:
     """Hash of everything that decides the result of a combination beside its name: data, encoder, recipe."""
     described = {"data": benchmark.windows.fingerprint, "num_folds": benchmark.windows.num_folds}
-    if combination.row in FROZEN_ROWS or combination.row in FULL_ROWS:
+    frozen, full = is_frozen(combination.row), is_full(combination.row)
+    if frozen or full:
         try:
-            described["encoder"] = _fingerprint_of_folder(benchmark.encoder_of(combination))
+            source = benchmark.encoder_of(combination)
+            # Of random weights only the architecture is somebody's.
+            described["encoder"] = _fingerprint_of_folder(source, weights=encoder_name(combination.row) is not None)
         except ValueError as error:
             # It will be refused for the same reason.
             described["encoder"] = str(error)
-    if combination.row in FROZEN_ROWS:
+    if frozen:
         overrides = benchmark.recipe.get("config_overrides", {})
         described |= {"spectrum": benchmark.spectrum, "piece_seconds": overrides.get("piece_seconds")}
         if benchmark.recipe.get("accept_unknown_provenance"):
             described["accept_unknown_provenance"] = True
-    if combination.row in FULL_ROWS:
-        described |= {"recipe": benchmark.recipe, "training": benchmark.training}
+    if full:
+        described |= {"recipe": benchmark.recipe, "training": benchmark.training_of(combination.row)}
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _fingerprint_of_folder(source: str) -> str:
+def _fingerprint_of_folder(source: str, weights: bool) -> str:
     """Hash of config and weights of a model's folder, or the name of a size or Hub id."""
     folder = Path(source)
-    files = sorted((*folder.glob("config.json"), *folder.glob("*.safetensors"))) if folder.is_dir() else []
+    patterns = ("config.json", "preprocessor_config.json", *(("*.safetensors",) if weights else ()))
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern)) if folder.is_dir() else []
     digest = hashlib.sha256(b"" if files else source.encode())
     for file in files:
         digest.update(file.read_bytes())

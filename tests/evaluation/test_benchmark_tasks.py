@@ -1,6 +1,7 @@
 """The benchmark on simulated people: every row, resumed, shared, refused and reported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,22 @@ import pandas as pd
 import pytest
 import torch
 
-from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderModel, CMSSLFeatureExtractor
+from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderModel, CMSSLFeatureExtractor, CMSSLTokenizerModel
 from cmssl_hf.evaluation import rows as rows_module
 from cmssl_hf.evaluation.embeddings import embed_windows
+from cmssl_hf.evaluation.encoders import read_encoders
 from cmssl_hf.evaluation.plan import BenchmarkPlan, TaskPlan, combinations
 from cmssl_hf.evaluation.report import write_report
 from cmssl_hf.evaluation.results_store import Combination, ResultsStore
 from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
+from cmssl_hf.evaluation.rows import recipe_of
 from cmssl_hf.evaluation.shallow import fit_and_predict
+from cmssl_hf.models.heartlang.configuration_heartlang import HeartLangConfig
+from cmssl_hf.models.heartlang.feature_extraction_heartlang import HeartLangFeatureExtractor
+from cmssl_hf.models.resnet1d.configuration_resnet1d import ResNet1DConfig
+from cmssl_hf.models.resnet1d.modeling_resnet1d import ResNet1DModel
 from cmssl_hf.tasks import get_task
-from helpers.tiny import encoder_config, waves, windows_dataset
+from helpers.tiny import encoder_config, tokenizer_config, waves, windows_dataset
 
 
 PEOPLE = {"num_subjects": 20, "seconds_per_subject": 40.0}
@@ -33,6 +40,13 @@ def save_encoder(folder: Path, channel="ppg", seed=0, seen=None) -> str:
     return str(folder)
 
 
+def save_resnet(folder: Path) -> str:
+    torch.manual_seed(0)
+    ResNet1DModel(ResNet1DConfig(base_filters=4, num_blocks=2)).save_pretrained(folder)
+    CMSSLFeatureExtractor().save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("benchmark")
@@ -40,7 +54,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoders(folder):
-    return {"own": [save_encoder(folder / "own", seed=1)], "joint": [save_encoder(folder / "joint", seed=2)]}
+    return {
+        "own": [save_encoder(folder / "own", seed=1)],
+        "joint": [save_encoder(folder / "joint", seed=2)],
+        "resnet": [save_resnet(folder / "resnet")],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +76,37 @@ def plan():
         dataset_options=PEOPLE,
         recipe={"time_stretch": 1.2, "accept_unknown_provenance": True},
         full_on_folds=["joint_full"],
+        published={"another": {"mae": 1.5, "parameters": 2.5e6}},
     )
-    return BenchmarkPlan({"simulated_hr": task}, [0.25, 1.0], [1.0], [0], [0, 1], 2, 50, training)
+    # What learns nothing does not improve, and ends at its second evaluation.
+    scratch = {"learning_rate": 0.0, "max_steps": 20, "early_stopping_patience": 1}
+    return BenchmarkPlan({"simulated_hr": task}, [0.25, 1.0], [1.0], [0], [0, 1], 2, 50, training, scratch)
 
 
 @pytest.fixture(scope="module")
-def done(folder, plan, encoders):
+def chosen(plan, encoders):
+    """Everything, but the rows of the other backbone once."""
+    found = combinations(plan, {"ppg": encoders})
+    once = (1.0, 0, None)
+    return [one for one in found if "resnet" not in one.row or (one.fraction, one.seed, one.fold) == once]
+
+
+@pytest.fixture(scope="module")
+def done(folder, plan, encoders, chosen):
     """The whole benchmark, once."""
     benchmarks = make_benchmarks(plan, {}, {"ppg": encoders}, folder / "work", cache_dir=str(folder / "cache"))
     store = ResultsStore(folder / "results")
-    states = dict(benchmark_tasks(combinations(plan), benchmarks, store))
+    states = dict(benchmark_tasks(chosen, benchmarks, store))
     results = write_report(store, {"simulated_hr": benchmarks["simulated_hr"].windows}, plan, folder)
     return benchmarks["simulated_hr"], store, states, results
 
 
-def test_everything_is_computed_and_nothing_twice(done, plan, monkeypatch):
+def test_everything_is_computed_and_nothing_twice(done, chosen, monkeypatch):
     benchmark, store, states, _ = done
     assert all(state.endswith(" s") for state in states.values()), states
-    assert len(states) == len(store.all()) == 9 * 2 * 2 + 6 * 2 * 2 * 2 + 2
+    assert len(states) == len(store.all()) == 10 * 2 * 2 + 6 * 2 * 2 * 2 + 2 + 2
     monkeypatch.setattr(rows_module.TaskBenchmark, "run", lambda *_: pytest.fail("computed again"))
-    again = dict(benchmark_tasks(combinations(plan), {"simulated_hr": benchmark}, store))
+    again = dict(benchmark_tasks(chosen, {"simulated_hr": benchmark}, store))
     assert set(again.values()) == {"was finished"}
 
 
@@ -128,12 +157,32 @@ def test_scratch_has_the_architecture_of_the_pretrained_encoder(done):
     assert configs[0]["hidden_size"] == 16
 
 
+def test_scratch_trains_until_it_stops_improving_and_the_row_of_the_same_steps_does_not(done, plan, folder):
+    _, store, _, results = done
+
+    def details(row):
+        return store.load(Combination("simulated_hr", row, 1.0, 0)).details
+
+    # Evaluated every 2 steps: the first is the best, the second the last.
+    assert (details("scratch")["steps"], details("scratch")["converged"]) == (4, True)
+    assert details("scratch_same_steps")["steps"] == details("joint_full")["steps"] == 2
+    assert "converged" not in details("scratch_same_steps")
+    impatient = replace(plan, scratch={"max_steps": 4, "early_stopping_patience": 5})
+    benchmark = make_benchmarks(
+        impatient, {}, {"ppg": {"joint": [str(folder / "joint")]}}, folder / "limit", cache_dir=str(folder / "cache")
+    )["simulated_hr"]
+    ended = one(benchmark, row="scratch")
+    assert (ended.details["steps"], ended.details["converged"]) == (4, False)
+    assert results.set_index("row").loc["scratch", "converged"].tolist() == [1.0, 1.0]
+
+
 def test_the_report(done, folder):
     _, _, _, results = done
     text = (folder / "benchmark.md").read_text()
     assert "## simulated_hr, published split: 2 test subjects" in text
     assert "cross-validation over all subjects: 20 test subjects" in text
     assert "## Paired differences" in text and "joint_frozen" in text
+    assert "`scratch` with 100% of the labels: 100% of the runs stopped improving" in text
     pd.testing.assert_frame_equal(pd.read_csv(folder / "benchmark.csv"), results, check_dtype=False)
     labels = done[0].windows.labels
     mean = results[(results["row"] == "mean") & (results["split"] == "paper") & (results["labels"] == 1.0)].iloc[0]
@@ -141,6 +190,48 @@ def test_the_report(done, folder):
     assert mean["value"] == pytest.approx(np.abs(labels[sum(sizes) :] - labels[: sizes[0]].mean()).mean(), rel=1e-4)
     for name in ("label_efficiency", "paper-agreement", "folds-agreement"):
         assert (folder / "figures" / f"simulated_hr-{name}.png").stat().st_size > 10000
+
+
+def test_rows_of_two_backbones_are_in_two_tables_and_not_compared(done, folder):
+    _, _, _, results = done
+    published = results[results["table"] == "as_published"]
+    assert set(published["row"]) == {"resnet_frozen", "resnet_full"}
+    assert set(published["parameters"]) == {
+        sum(weight.numel() for weight in ResNet1DModel(ResNet1DConfig(base_filters=4, num_blocks=2)).parameters())
+    }
+    section = (folder / "benchmark.md").read_text().split("### As published")
+    assert "joint_full" in section[0] and "resnet" not in section[0].split("### Same backbone")[1]
+    table = section[1].split("##")[0]
+    assert "resnet_full" in table and "joint_full" not in table and "| 2.5e6" in table
+    comparisons = pd.read_csv(folder / "comparisons.csv")
+    pairs = set(zip(comparisons["better"], comparisons["than"]))
+    assert pairs == {
+        *[(f"{name}_frozen", "random_frozen") for name in ("joint", "own")],
+        *[(f"{name}_full", "scratch") for name in ("joint", "own")],
+        *[(f"joint_{kind}", f"own_{kind}") for kind in ("frozen", "full")],
+        *[(f"{name}_{kind}", "classical") for name in ("joint", "own", "resnet") for kind in ("frozen", "full")],
+        ("scratch", "classical"),
+    }
+
+
+def test_models_of_other_classes_are_rows_as_far_as_they_can(done, plan, folder, tmp_path):
+    torch.manual_seed(0)
+    CMSSLTokenizerModel(tokenizer_config()).save_pretrained(tmp_path)
+    CMSSLFeatureExtractor(channels=("ecg", "ppg"), patch_size=25).save_pretrained(tmp_path)
+    encoders = read_encoders([f"tokens={tmp_path}"])
+    assert encoders == {channel: {"tokens": [str(tmp_path)]} for channel in ("ecg", "ppg")}
+    made = make_benchmarks(plan, {}, encoders, tmp_path / "work", cache_dir=str(folder / "cache"))["simulated_hr"]
+    assert "is a tokenizer: it gives codes and no features" in one(made, row="tokens_frozen").refusal
+    full = one(made, row="tokens_full")
+    assert full.refusal is None and full.details["backbone"]["model_type"] == "cmssl_tokenizer"
+    assert done[1].load(Combination("simulated_hr", "resnet_frozen", 1.0, 0)).details["features"] == "pooled"
+
+
+def test_a_recipe_is_followed_as_far_as_a_model_can():
+    recipe = {"noise": 0.1, "balance_classes": 0.5, "config_overrides": {"pooling": "mean_std", "huber_delta": 0.1}}
+    followed = recipe_of(recipe, HeartLangConfig(), HeartLangFeatureExtractor())
+    assert followed == {"balance_classes": 0.5, "config_overrides": {"huber_delta": 0.1}}
+    assert recipe_of(recipe, encoder_config(), CMSSLFeatureExtractor()) == recipe
 
 
 def one(benchmark, **fields):
@@ -170,7 +261,7 @@ def test_refusals_name_their_reason_and_end_nothing(done, plan, folder, tmp_path
     assert one(made(joint=[leaky]), row="random_frozen", fold=0).refusal is None
     assert "The task reads ppg, but" in one(made(joint=[ecg])).refusal
     assert "reads ppg, but the model" in one(made(joint=[ecg]), row="joint_full").refusal
-    assert one(made(joint=[])).refusal == "No joint encoder for ppg was given."
+    assert one(made(joint=[])).refusal == "No encoder for ppg is called joint."
     assert "`label_fraction` must lie above 0" in one(benchmark, fraction=2.0).refusal
     small = make_benchmarks(
         BenchmarkPlan({"simulated_hr": TaskPlan(dataset_options={**PEOPLE, "num_subjects": 3})}, num_folds=5),

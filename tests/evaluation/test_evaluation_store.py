@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from cmssl_hf.evaluation.plan import combinations, read_plan, rows_of_task
+from cmssl_hf.evaluation.plan import combinations, read_plan
 from cmssl_hf.evaluation.results_store import Combination, Outcome, ResultsStore
+from cmssl_hf.evaluation.row_names import rows_of_task
 from cmssl_hf.tasks import get_task
 
 
@@ -80,6 +81,9 @@ PLAN = {
 }
 
 
+ENCODERS = {"ppg": {"own": ["a"], "joint": ["b", "c"]}, "ecg": {"joint": ["d"]}}
+
+
 @pytest.fixture
 def plan(tmp_path):
     (tmp_path / "plan.yaml").write_text(json.dumps(PLAN))
@@ -87,32 +91,39 @@ def plan(tmp_path):
 
 
 def test_a_plan_lists_everything_once(plan):
-    found = combinations(plan)
+    found = combinations(plan, ENCODERS)
     assert len(set(found)) == len(found)
-    # Heart rate: 9 rows on the published split, 6 without full training on 5 folds, one with it and one seed.
-    heart_rate = 9 * 2 * 3 + 6 * 2 * 3 * 5 + 1 * 1 * 1 * 5
-    superclasses = 8 * 2 * 3
+    # Heart rate: 10 rows on the published split, 6 without full training on 5 folds, one with it and one seed.
+    heart_rate = 10 * 2 * 3 + 6 * 2 * 3 * 5 + 1 * 1 * 1 * 5
+    superclasses = 7 * 2 * 3
     assert len(found) == heart_rate + superclasses
-    first_full = next(index for index, one in enumerate(found) if one.row in ("scratch", "own_full", "joint_full"))
+    first_full = next(
+        index
+        for index, one in enumerate(found)
+        if one.row in ("scratch", "scratch_same_steps", "own_full", "joint_full")
+    )
     assert all(one.row not in ("mean", "joint_frozen") for one in found[first_full:])
 
 
 def test_parts_of_a_plan(plan):
-    part = combinations(plan, tasks=["ptb_xl"], rows=["scratch"])
+    part = combinations(plan, ENCODERS, tasks=["ptb_xl"], rows=["scratch"])
     assert {(one.task, one.row) for one in part} == {("ptb_xl", "scratch")} and len(part) == 6
-    assert all(one.fold is not None for one in combinations(plan, splits=["folds"]))
+    assert all(one.fold is not None for one in combinations(plan, ENCODERS, splits=["folds"]))
     for wrong, message in (
         ({"tasks": ["x"]}, "There is no task x; there are bidmc_hr, ptb_xl"),
-        ({"rows": ["y"]}, "There is no row y"),
+        ({"rows": ["clip_full"]}, "There is no row clip_full; there are mean, median, .* joint_full"),
         ({"splits": ["z"]}, "There is no split z; there are paper, folds"),
     ):
         with pytest.raises(ValueError, match=message):
-            combinations(plan, **wrong)
+            combinations(plan, ENCODERS, **wrong)
 
 
 def test_rows_of_tasks():
-    assert rows_of_task(get_task("bidmc_hr"))[:3] == ["mean", "median", "classical"]
-    assert rows_of_task(get_task("ptb_xl"))[:2] == ["majority", "classical"]
+    assert rows_of_task(get_task("bidmc_hr"), ["simclr", "clip"]) == [
+        *("mean", "median", "classical", "random_frozen", "clip_frozen", "simclr_frozen"),
+        *("scratch", "scratch_same_steps", "clip_full", "simclr_full"),
+    ]
+    assert rows_of_task(get_task("ptb_xl"), [])[:2] == ["majority", "classical"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +133,9 @@ def test_rows_of_tasks():
         ({"sedes": [1]}, "names options that do not exist: sedes"),
         ({"tasks": {"bidmc_hr": {"recipes": {}}}}, "bidmc_hr names options that do not exist: recipes"),
         ({"tasks": {"bidmc_hr": {"splits": ["fold"]}}}, "bidmc_hr: there is no fold"),
+        ({"tasks": {"bidmc_hr": {"full_on_folds": ["joint_frozen"]}}}, "bidmc_hr: there is no joint_frozen"),
+        ({"comparisons": [["joint_full", "nothing"]]}, r"holds pairs such as .*, but has \['joint_full', 'nothing'\]"),
+        ({"comparisons": ["scratch"]}, "holds pairs such as"),
         ({"tasks": None}, "must hold `tasks`"),
     ],
 )
