@@ -92,6 +92,7 @@ def material(tmp_path_factory):
     write_bidmc(folder / "bidmc")
     write_tables(folder)
     write_cohort(folder / "cohort")
+    write_own_folder(folder / "my_folder")
     return folder
 
 
@@ -184,6 +185,17 @@ def write_cohort(folder: Path) -> None:
     for person in range(10):
         bpm = 60.0 + 4 * person
         np.savez(folder / f"person{person}.npz", ppg=pulses(60, 64, bpm, person), heart_rate=np.full(60, bpm))
+
+
+def write_own_folder(folder: Path) -> None:
+    folder.mkdir()
+    lines = ["file_name,subject_id,systolic"]
+    for person in range(10):
+        ppg = pulses(20, 64, 60.0 + 4 * person, person)
+        columns = np.stack([np.arange(len(ppg)) / 64, ppg], 1)
+        np.savetxt(folder / f"r{person}.csv", columns, header="time,ppg", comments="", delimiter=",", fmt="%.6f")
+        lines.append(f"r{person}.csv,p{person},{110 + person}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
 
 
 class Parsed(BaseException):

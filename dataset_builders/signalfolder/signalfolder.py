@@ -118,7 +118,7 @@ class SignalFolder(SignalDatasetBuilder):
         return () if self._labels is None or self.problem_type == "regression" else self._labels.names
 
     def _info(self):
-        self._files, self._rows, self._labels = {}, [], None
+        self._files, self._rows, self._row_of, self._labels = {}, [], {}, None
         features = None
         # Without the folder, only what holds for all folders is known.
         if self.config.data_dir is not None:
@@ -129,6 +129,7 @@ class SignalFolder(SignalDatasetBuilder):
                 raise self.not_the_release(folder, "it holds no recordings")
             self._rows = read_metadata(folder, [path for path in files if path.name.lower() in METADATA_FILES])
             self._labels = self._find_labels(folder)
+            self._row_of = match_rows(self._rows, self._files) if self._rows else {}
             label = {} if self._labels is None else {"label": self._labels.feature}
             features = pair_features(self._channels(), **label)
         return datasets.DatasetInfo(description=f"{__doc__}\n\n{self.subject_note}", features=features)
@@ -153,20 +154,21 @@ class SignalFolder(SignalDatasetBuilder):
         if chosen := self.config.checked_channels():
             return chosen
         problem = ""
-        for path in self._files.values():
+        for record_id, path in self._files.items():
             try:
-                rate = None if self.config.sampling_rate is None else float(self.config.sampling_rate)
-                signals = read_all_signals(path, sampling_rate=rate).signals
+                signals = read_all_signals(path, sampling_rate=self._rate(self._row_of.get(record_id))).signals
             except (ValueError, ImportError) as error:
                 problem = problem or str(error)
                 continue
             kinds = {signal.kind for signal in signals.values()}
             if found := tuple(channel for channel in CHANNELS if channel in kinds):
                 return found
-            problem = problem or f"{path} has {', '.join(map(repr, signals))}."
+            problem = problem or (
+                f"{path} has {', '.join(map(repr, signals))}: say what is read by `channels=['ppg']` or `['ecg']`, and how it is"
+                " called by `ppg_name` or `ecg_name`."
+            )
         raise ValueError(
-            f"No recording of {self.config.data_dir} has a signal that is called like an ECG or a PPG. Say what they are by"
-            f" `channels=['ppg']` or `['ecg']`. The first one: {problem}"
+            f"No ECG and no PPG is found in the recordings of {self.config.data_dir}. The first one: {problem}"
         )
 
     def download_and_prepare(self, output_dir: str | None = None, **kwargs: Any) -> None:
@@ -178,7 +180,7 @@ class SignalFolder(SignalDatasetBuilder):
     def _list_records(self, dl_manager):
         if self.config.data_dir is None:
             self.release_folder(dl_manager)
-        rows = match_rows(self._rows, self._files) if self._rows else {}
+        rows = self._row_of
         labels = {row.where: value for row, value in zip(self._rows, self._labels.values)} if self._labels else {}
         unlabelled = [record_id for record_id, row in rows.items() if labels and labels[row.where] is None]
         if unlabelled and not self.config.skip_unlabelled:

@@ -265,7 +265,7 @@ def test_a_signal_that_says_nothing_must_be_named(tmp_path):
     folder = tmp_path / "mine"
     for number in range(3):
         write_csv(folder / f"r{number}.csv", value=1, other=2)
-    with pytest.raises(ValueError, match=r"called like an ECG or a PPG\. Say what .*r0\.csv has 'value', 'other'"):
+    with pytest.raises(ValueError, match=r"No ECG and no PPG is found .*r0\.csv has 'value', 'other': say what"):
         load(folder)
     rows = load(folder, channels=["ppg"], ppg_name="other")["train"]
     np.testing.assert_allclose(rows[0]["ppg"], np.sin(4 * np.pi * times(50, 10)), atol=1e-6)
@@ -277,3 +277,17 @@ def test_a_recording_that_cannot_be_read_is_named_and_left_out(folder, caplog):
         load(folder)
     rows = all_rows(load(folder, max_damaged_share=0.2))
     assert {row["record_id"] for row in rows} == {"r0", "r1", "r3", "r4", "r5"}
+
+
+def test_rates_that_files_do_not_state(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(3):
+        pd.DataFrame({"ppg": np.sin(2 * np.pi * times(40))}).to_csv(folder / f"r{number}.csv", index=False)
+    with pytest.raises(ValueError, match=r"No ECG and no PPG is found .*`sampling_rate` is required for .*r0\.csv"):
+        load(folder)
+    assert {row["sampling_rate"] for row in all_rows(load(folder, sampling_rate=40))} == {40.0}
+    write_metadata(folder, sampling_rate=[40, 20, 40])
+    assert {row["record_id"]: row["sampling_rate"] for row in all_rows(load(folder))} == {
+        "r0": 40.0, "r1": 20.0, "r2": 40.0
+    }  # fmt: skip
