@@ -32,6 +32,7 @@ from cmssl_hf import (
     CMSSLTokenizerModel,
 )
 from helpers.checkout import ROOT
+from helpers.recording_files import write_edf
 from helpers.registrations import registrations_forgotten
 from helpers.tiny import encoder_config, tokenizer_config
 
@@ -176,6 +177,7 @@ def write_tables(folder: Path) -> None:
     np.savetxt(
         folder / "timed.csv", np.stack([times, ppg], 1), header="time,ppg", comments="", delimiter=",", fmt="%.6f"
     )
+    write_edf(folder / "night.edf", seconds=64)
     (folder / "e4").mkdir()
     np.savetxt(folder / "e4" / "BVP.csv", np.concatenate([[1.6e9, 64.0], ppg]), fmt="%.2f")
 

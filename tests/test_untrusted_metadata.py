@@ -147,6 +147,27 @@ def test_segment_in_another_folder_is_refused(name, tmp_path):
         read_recording(release / "long", ("ppg",))
 
 
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        ("s 2 125 3750\n../outside/s.dat 16 200 16 0 0 0 0 II\n../outside/s.dat 16 200 16 0 0 0 0 PLETH\n", REFUSED),
+        (
+            "s 2 125 4294967296\ns.dat 16 200 16 0 0 0 0 II\ns.dat 16 200 16 0 0 0 0 PLETH\n",
+            "states 4,294,967,296 samples",
+        ),
+        ("s/1 2 125 3750\ns 3750\n", "segment .* has segments"),
+    ],
+)
+def test_headers_of_segments_are_checked(segment, message, tmp_path):
+    release = tmp_path / "release"
+    write_wfdb_record(tmp_path / "outside", "s", {"II": None, "PLETH": None})
+    write_wfdb_record(release, "s", {"II": None, "PLETH": None})
+    (release / "s.hea").write_text(segment)
+    (release / "long.hea").write_text("long/1 2 125 3750\ns 3750\n")
+    with pytest.raises(ValueError, match=message):
+        read_recording(release / "long", ("ppg",))
+
+
 def test_damaged_records_that_are_allowed_are_left_out_and_named(tmp_path):
     release = tmp_path / "release"
     wfdb_pairs(release)

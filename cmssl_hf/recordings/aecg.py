@@ -34,7 +34,8 @@ def open_aecg(path: Path) -> SignalFile:
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
         sets = root.findall("component/series/component/sequenceSet")
-        signals, start = [], None
+        signals: list[tuple[str, float, str, np.ndarray]] = []
+        start = None
         for sequences in sets:
             read, begin = _signals(sequences)
             signals += read
@@ -51,7 +52,9 @@ def _signals(
     sequences: ElementTree.Element,
 ) -> tuple[list[tuple[str, float, str, np.ndarray]], datetime | None]:
     """Name, rate, unit and samples of each lead, and the time of the first sample."""
-    signals, start, rate = [], None, None
+    signals: list[tuple[str, str, np.ndarray]] = []
+    start: datetime | None = None
+    rate: float | None = None
     for sequence in sequences.findall("component/sequence"):
         code, value = _child(sequence, "code").get("code", ""), _child(sequence, "value")
         if code.startswith("TIME_"):

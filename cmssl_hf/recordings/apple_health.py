@@ -53,7 +53,9 @@ def open_apple_health(path: Path) -> SignalFile:
 
 def _header(lines: list[str]) -> tuple[float | None, str, str, datetime | None, int] | None:
     """Rate, unit, lead, start, and the number of lines in front of the samples; `None` for another kind of file."""
-    rate, lead, start = None, "I", None
+    rate: float | None = None
+    start: datetime | None = None
+    lead = "I"
     for number, line in enumerate(lines[:_MOST_HEADER_LINES]):
         value = line.partition(",")[2].strip().strip('"')
         if "," not in line:

@@ -85,7 +85,10 @@ def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
 
 def _session(path: Path, sensors: list[str], open_sensor: Opener) -> SignalFile:
     names: list[str] = []
-    rates, units, sources, starts = [], [], [], []
+    units: list[str] = []
+    rates: list[float] = []
+    starts: list[float] = []
+    sources: list[tuple[str, int, float]] = []
     for sensor in sensors:
         columns, unit = _SENSORS[sensor]
         start, rate = _header(f"{path}, {sensor}.csv", open_sensor, sensor)

@@ -40,7 +40,7 @@ def open_opensignals(path: Path) -> SignalFile:
         devices = json.loads(lines[1].lstrip("# "))
         columns: list[str | None] = []
         frames: list[int | None] = []
-        rates = set()
+        rates: set[float] = set()
         for device in devices.values():
             frames += [len(columns) if device["column"][0] == "nSeq" else None] * len(device["column"])
             columns += _names(device)

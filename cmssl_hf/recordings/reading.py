@@ -63,7 +63,12 @@ def read_recording(path: str | Path, channel: str | None = None, sampling_rate: 
     """
     found = recordings_cmssl.read_recording(path, None, sampling_rate=sampling_rate, column=channel)
     signals = {
-        name: Signal(samples, found.sampling_rates[name], _unit(found.units.get(name, "")), cast(None, kind_of(name)))
+        name: Signal(
+            samples,
+            found.sampling_rates[name],
+            _unit(found.units.get(name, "")),
+            cast('Literal["ecg", "ppg"] | None', kind_of(name)),
+        )
         for name, samples in found.signals.items()
     }
     return Recording(str(path), signals, found.start)

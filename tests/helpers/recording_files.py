@@ -19,9 +19,9 @@ OTHER = np.round(500 * np.cos(2 * np.pi * 0.9 * np.arange(400) / 100)).astype(np
 
 
 def write_edf(
-    path: Path, labels=("ECG II", "Pleth"), units=("mV", "NU"), rates=(100, 50), bdf=False, reserved=""
+    path: Path, labels=("ECG II", "Pleth"), units=("mV", "NU"), rates=(100, 50), bdf=False, reserved="", seconds=4
 ) -> Path:
-    """Four records of one second; the range of -1000 to 1000 digital is -2 to 2."""
+    """Records of one second; the range of -1000 to 1000 digital is -2 to 2."""
     top, bottom = (8388607, -8388608) if bdf else (1000, -1000)
     fields = [
         ("" if not bdf else "\xff") + ("BIOSEMI" if bdf else "0").ljust(7 if bdf else 8),
@@ -33,7 +33,7 @@ def write_edf(
         "08.09.10",
         str(256 * (len(labels) + 1)).ljust(8),
         reserved.ljust(44),
-        "4".ljust(8),
+        str(seconds).ljust(8),
         "1".ljust(8),
     ]
     fields += [str(len(labels)).ljust(4)]
@@ -42,9 +42,9 @@ def write_edf(
     columns += [([""] * len(labels), 32)]
     fields += [str(value).ljust(width) for values, width in columns for value in values]
     content = "".join(fields).encode("latin-1")
-    for second in range(4):
+    for second in range(seconds):
         for rate in rates:
-            stored = STORED[second * rate : (second + 1) * rate].astype("<i4")
+            stored = np.resize(STORED, seconds * rate)[second * rate : (second + 1) * rate].astype("<i4")
             content += stored.view(np.uint8).reshape(-1, 4)[:, : 3 if bdf else 2].tobytes()
     path.write_bytes(content)
     return path

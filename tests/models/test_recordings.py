@@ -401,9 +401,9 @@ def test_signal_file_of_a_wfdb_record(tmp_path):
     write_record(tmp_path, PLETH=SIGNAL, II=-SIGNAL)
     for name in ("r", "r.hea", "r.dat"):
         assert_reads(tmp_path / name)
-    (tmp_path / "r.edf").write_bytes(b"0")
-    with pytest.raises(ValueError, match=r"r\.edf cannot be read: WFDB records .* tables .*no header beside it"):
-        read(tmp_path / "r.edf")
+    (tmp_path / "r.rec").write_bytes(b"0")
+    with pytest.raises(ValueError, match=r"r\.rec cannot be read: WFDB records .* tables .*no header beside it"):
+        read(tmp_path / "r.rec")
     (tmp_path / "x.mat").write_bytes(b"0")
     with pytest.raises(ValueError, match=r"x\.mat cannot be read: WFDB records"):
         read(tmp_path / "x.mat")

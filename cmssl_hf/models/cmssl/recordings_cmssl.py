@@ -201,6 +201,8 @@ def _from_signal_file(
     sampling_rate: float | None,
     column: str | Mapping[str, str] | None,
 ) -> Recording:
+    if not file.names:
+        raise ValueError(f"{file.name} holds no signal.")
     names = numbered_names(file.names)
     if channels is None:
         positions = every_signal(names, column, file.name)
@@ -216,7 +218,8 @@ def _from_signal_file(
     if not all(map(len, signals.values())):
         raise ValueError(f"{file.name} holds no samples.")
     units = {channel: file.units[position] for channel, position in positions.items() if file.units[position]}
-    return Recording(file.name, signals, rates, units, file.start)
+    # A WFDB record is called without its header.
+    return Recording(file.name.removesuffix(".hea"), signals, rates, units, file.start)
 
 
 def _from_mapping(
@@ -328,13 +331,13 @@ def _from_columns(
     signals = {}
     for channel, position in positions.items():
         try:
-            numbers = as_numbers(values[position], f"{where}, column {names[position]!r}")
+            samples = as_numbers(values[position], f"{where}, column {names[position]!r}")
         except ValueError:
             # Where all signals are read, texts are none.
             if channels is None and column is None:
                 continue
             raise
-        signals[channel] = _as_signal(numbers, where)
+        signals[channel] = _as_signal(samples, where)
     if not signals:
         raise ValueError(f"{where} has no column of numbers; it has {', '.join(names)}.")
     times = {**(index or {})}

@@ -29,12 +29,16 @@ def refuse_unsafe_header(header: str | os.PathLike) -> None:
         ValueError: if a signal or segment is not a plain name, or the stated length is impossible.
         ImportError: if wfdb is not installed.
     """
+    _refuse_unsafe(Path(header), is_segment=False)
+
+
+def _refuse_unsafe(header: Path, is_segment: bool) -> None:
     try:
         from wfdb.io.header import rx_record
     except ImportError as error:
         raise ImportError(_NEEDS_WFDB) from error
     # Read as wfdb reads it: what it leaves out cannot hide a path.
-    lines = [line.strip() for line in Path(header).read_text(encoding="ascii", errors="ignore").splitlines()]
+    lines = [line.strip() for line in header.read_text(encoding="ascii", errors="ignore").splitlines()]
     first, *others = [line for line in lines if line and not line.startswith("#")] or [""]
     parts = [line.split() for line in others]
     for name, *_ in parts:
@@ -47,9 +51,14 @@ def refuse_unsafe_header(header: str | os.PathLike) -> None:
     if record["n_seg"]:
         if stated > _LARGEST_GAPPED_RECORD:
             raise ValueError(f"it states {stated:,} samples, more than {_LARGEST_GAPPED_RECORD:,}: read its segments.")
+        for segment in {header.with_name(f"{name}.hea") for name, *_ in parts}:
+            if is_segment:
+                raise ValueError(f"the segment {header.name} has segments.")
+            if segment.is_file():
+                _refuse_unsafe(segment, is_segment=True)
         return
     for name, *format_and_more in parts:
-        file = Path(header).parent / name
+        file = header.parent / name
         compressed = format_and_more and format_and_more[0].startswith(_COMPRESSED_FORMATS)
         # wfdb says so if a file is missing.
         if file.is_file() and stated > file.stat().st_size * (_LARGEST_COMPRESSION if compressed else 1):
@@ -94,7 +103,7 @@ def open_wfdb(header: Path) -> SignalFile:
     except Exception as error:
         raise ValueError(f"{header} cannot be read as a WFDB record: {type(error).__name__}: {error}") from error
     return SignalFile(
-        str(header.with_suffix("")),
+        str(header),
         names,
         rates,
         [unit or "" for unit in record.units],
