@@ -47,7 +47,8 @@ def read_metadata(folder: Path, files: Iterable[Path]) -> list[Row]:
     rows: list[Row] = []
     seen: dict[Path, Path] = {}
     for path in files:
-        if other := seen.setdefault(path.parent, path) != path and seen[path.parent]:
+        other = seen.setdefault(path.parent, path)
+        if other != path:
             raise ValueError(f"{path.parent} has both {other.name} and {path.name}: keep one.")
         with damaged_if_unreadable(path):
             text = path.read_text(encoding="utf-8-sig")

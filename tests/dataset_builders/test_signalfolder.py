@@ -291,3 +291,10 @@ def test_rates_that_files_do_not_state(tmp_path):
     assert {row["record_id"]: row["sampling_rate"] for row in all_rows(load(folder))} == {
         "r0": 40.0, "r1": 20.0, "r2": 40.0
     }  # fmt: skip
+
+
+def test_two_metadata_files_in_one_folder_are_refused(folder):
+    write_metadata(folder, y=[1.5] * 6)
+    (folder / "metadata.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match=r"has both metadata\.csv and metadata\.jsonl: keep one"):
+        load(folder)
