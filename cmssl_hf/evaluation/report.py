@@ -132,7 +132,13 @@ def _parameters(line: pd.Series) -> dict[str, str]:
 
 
 def _size(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:,.0f}" if value < 1e5 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    return (
+        ""
+        if pd.isna(value)
+        else f"{value:,.0f}"
+        if value < 1e5
+        else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    )
 
 
 def _lines(task: str, lines: pd.DataFrame, size: Callable[[pd.Series], dict[str, str]]) -> list[dict[str, str]]:
