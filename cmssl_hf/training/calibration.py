@@ -153,8 +153,8 @@ def _answers(
             seconds = np.array([window.shape[-1] for window in batch.windows]) / model.config.sampling_rate
             parts.append((outputs.double().cpu().numpy(), spreads.double().cpu().numpy(), seconds))
     model.train(was_training)
-    outputs, spreads, seconds = map(np.concatenate, zip(*parts))
-    return outputs, spreads, seconds
+    all_outputs, all_spreads, durations = map(np.concatenate, zip(*parts))
+    return all_outputs, all_spreads, durations
 
 
 def _errors(outputs: np.ndarray, windows: Dataset) -> np.ndarray:

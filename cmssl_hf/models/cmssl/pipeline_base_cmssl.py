@@ -357,11 +357,11 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         )
         weights = durations * counts if counts.any() else durations
         summary = self._recording_answer(outputs.float().numpy(), weights, answers, **parameters)
-        reason = (
+        withheld = (
             self._reason_to_abstain(summary, **parameters) if counts.any() else _why_none_counts(answers, excluded)
         )
-        if reason is not None:
-            summary |= {**dict.fromkeys(summary.keys() & {"value", "scores", "interval", "set"}), "reason": reason}
+        if withheld is not None:
+            summary |= {**dict.fromkeys(summary.keys() & {"value", "scores", "interval", "set"}), "reason": withheld}
         total = sum(window["end"] - window["start"] for window in windows)
         return {
             "start": 0.0,

@@ -46,7 +46,7 @@ class _LabellingPipeline(PhysiologicalSignalPipeline):
                 raise ValueError(f"`{name}` needs a model that was calibrated, but its `config.calibration` is empty.")
             if not isinstance(value, numbers.Real) or not float(value) > 0:
                 raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
-        if coverage is not None:
+        if coverage is not None and calibration is not None:
             calibration.choose(coverage)
             postprocess["coverage"] = coverage
         if max_width is not None:

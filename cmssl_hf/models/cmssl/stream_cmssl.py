@@ -143,7 +143,8 @@ class SignalStream:
         return bool(len(kept) - last > self._context[channel])
 
     def _answer(self, start: float, end: float) -> dict[str, Any]:
-        signals, filled = {}, {}
+        signals: dict[str, np.ndarray] = {}
+        filled: dict[str, np.ndarray] = {}
         for channel, rate in self._rates.items():
             whole, gaps = fill_short_gaps(self._kept[channel], rate, LONGEST_FILLED_GAP[channel])
             part = slice(round(start * rate) - self._first[channel], round(end * rate) - self._first[channel])
