@@ -42,6 +42,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 #: Blocks that no machine without network and releases can run.
 NOT_RUN = {
     ("docs/data.md", "needs a release of 12-lead ECGs"): 1,
+    ("docs/pretrained.md", "needs the Hub"): 1,
+    ("docs/pretrained.md", "trains for an hour"): 1,
     ("docs/share.md", "needs the Hub"): 3,
 }
 
