@@ -16,8 +16,8 @@ from cmssl_hf.evaluation.encoders import read_encoders
 from cmssl_hf.evaluation.plan import BenchmarkPlan, TaskPlan, combinations
 from cmssl_hf.evaluation.report import write_report
 from cmssl_hf.evaluation.results_store import Combination, ResultsStore
-from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
 from cmssl_hf.evaluation.rows import recipe_of
+from cmssl_hf.evaluation.running import benchmark_tasks, make_benchmarks
 from cmssl_hf.evaluation.shallow import fit_and_predict
 from cmssl_hf.models.heartlang.configuration_heartlang import HeartLangConfig
 from cmssl_hf.models.heartlang.feature_extraction_heartlang import HeartLangFeatureExtractor
