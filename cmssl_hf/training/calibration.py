@@ -66,7 +66,7 @@ def calibrate(
     ).to_dict()
 
 
-def quantile_over_subjects(scores: np.ndarray, subjects: Sequence[str], coverage: float) -> float:
+def quantile_over_subjects(scores: np.ndarray, subjects: Sequence | np.ndarray, coverage: float) -> float:
     """The score below which that of a random window of a new person lies with a probability of at least `coverage`; infinite if
     there are too few people to tell.
 

@@ -413,7 +413,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         reading, _, answering = self._sanitize_parameters(sampling_rate=sampling_rate, **parameters)
         reading, answering = {**self._preprocess_params, **reading}, {**self._postprocess_params, **answering}
         given, channels = reading.get("sampling_rate"), self.feature_extractor.channels
-        rates = {channel: given.get(channel) if isinstance(given, Mapping) else given for channel in channels}
+        rates: dict[str, Any] = {
+            channel: given.get(channel) if isinstance(given, Mapping) else given for channel in channels
+        }
         if not all(
             isinstance(rate, numbers.Real) and math.isfinite(rate) and float(rate) > 0 for rate in rates.values()
         ):

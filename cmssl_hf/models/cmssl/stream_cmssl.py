@@ -67,7 +67,7 @@ class SignalStream:
             raise ValueError("The stream has ended: begin another one.")
         for channel, new in self._by_channel(samples).items():
             self._kept[channel] = np.concatenate([self._kept[channel], new])
-        answers = []
+        answers: list[dict[str, Any]] = []
         while True:
             self._forget()
             start = self._next * self._stride_seconds
