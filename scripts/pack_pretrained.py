@@ -73,8 +73,11 @@ def pack(run: Path, name: str) -> Path:
             config.pop(code, None)
         (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
         weights = load_file(run / "model.safetensors")
+        # What only further training needs, and the model makes of the rest.
+        weights.pop("codebook.vector_sum", None)
         halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
         save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "model.safetensors").chmod(0o644)
         own, rounded = outputs_of(run), outputs_of(folder)
         if np.issubdtype(own.dtype, np.integer):
             off = float((own != rounded).mean())

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from cmssl_hf import CMSSLTokenizerConfig, CMSSLTokenizerModel
 from cmssl_hf.models.cmssl.modeling_cmssl_codebook import CMSSLCodebook
+from helpers.tiny import tokenizer_config
 
 
 PATCH_SIZE = 20
@@ -375,3 +376,17 @@ def test_published_stage2_flaw_needs_equal_widths():
     outputs = model(signals, output_hidden_states=True)
     expected = torch.nn.functional.normalize(outputs.hidden_states[-1], dim=-1)
     torch.testing.assert_close(outputs.latents, expected)
+
+
+def test_sums_that_are_not_stored_follow_from_codes_and_sizes(tmp_path, capfd):
+    model = CMSSLTokenizerModel(tokenizer_config())
+    with torch.no_grad():
+        model.codebook.set_codes(
+            torch.randn_like(model.codebook.weight), torch.rand_like(model.codebook.cluster_size) + 0.5
+        )
+    stored = {name: value for name, value in model.state_dict().items() if name != "codebook.vector_sum"}
+    model.save_pretrained(tmp_path, state_dict=stored)
+    loaded = CMSSLTokenizerModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.codebook.vector_sum, model.codebook.vector_sum)
+    torch.testing.assert_close(loaded.codebook.weight, model.codebook.weight, rtol=0, atol=0)
+    assert "MISSING" not in "".join(capfd.readouterr())

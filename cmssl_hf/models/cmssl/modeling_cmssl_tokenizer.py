@@ -180,8 +180,10 @@ class CMSSLTokenizerPreTrainedModel(HubModelMixin, PreTrainedModel):
         if isinstance(module, CMSSLCodebook):
             codes = nn.functional.normalize(torch.randn_like(module.weight), dim=-1)
             init.copy_(module.weight, codes)
-            init.copy_(module.vector_sum, codes)
             init.zeros_(module.cluster_size)
+            # Of a file without the sums, which only further training needs, they follow from codes and sizes.
+            sizes = torch.where(module.cluster_size > 0, module.cluster_size, 1.0)
+            init.copy_(module.vector_sum, module.weight * sizes[:, None])
 
 
 class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
@@ -193,6 +195,7 @@ class CMSSLTokenizerModel(CMSSLTokenizerPreTrainedModel):
     """
 
     _auto_class = "AutoModel"
+    _keys_to_ignore_on_load_missing = [r"^codebook\.vector_sum$"]
 
     def __init__(self, config: CMSSLTokenizerConfig):
         super().__init__(config)
