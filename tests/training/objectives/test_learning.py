@@ -20,35 +20,22 @@ SIZE = "hidden_size=64,num_hidden_layers=2,num_attention_heads=4,intermediate_si
 DATA = "{num_subjects: 60, seconds_per_subject: 120}"
 SETTINGS = [
     *("--dataset", "simulated", "--dataset_config", "pairs", "--dataset_options", DATA, "--config_overrides", SIZE),
-    *("--max_steps", "300", "--per_device_train_batch_size", "32", "--learning_rate", "1e-3"),
-    *("--per_device_eval_batch_size", "32", "--eval_strategy", "steps", "--eval_steps", "150"),
-    *("--save_strategy", "steps", "--save_steps", "150"),
+    *("--max_steps", "1000", "--per_device_train_batch_size", "32", "--learning_rate", "1e-3"),
+    *("--per_device_eval_batch_size", "32", "--eval_strategy", "steps", "--eval_steps", "500"),
+    *("--save_strategy", "steps", "--save_steps", "500"),
     *("--use_cpu", "true", "--report_to", "none", "--disable_tqdm", "true"),
 ]
 HEADS = ["--projection_hidden_size", "256", "--projection_size", "64"]
 # So strong that shapes are lost, by which the windows of one person can be told from those of another, and rates are left.
-VIEWS = [
-    *HEADS,
-    *(
-        "--views",
-        "own",
-        "--noise",
-        "1",
-        "--baseline_wander",
-        "0.5",
-        "--amplitude_jitter",
-        "0.3",
-        "--masked_share",
-        "0.5",
-    ),
-]
+CHANGED = ["--noise", "1", "--baseline_wander", "0.5", "--amplitude_jitter", "0.3", "--masked_share", "0.5"]
+VIEWS = [*HEADS, "--views", "own", *CHANGED]
 OBJECTIVES = {
     "simclr": VIEWS,
-    "byol": [*VIEWS, "--teacher_momentum", "0.99"],
+    "byol": [*VIEWS, "--teacher_momentum", "0.95"],
     "simsiam": [*VIEWS, "--predictor_hidden_size", "64"],
-    "moco_v3": VIEWS,
+    "moco_v3": [*VIEWS, "--teacher_momentum", "0.95"],
     "tfc": VIEWS,
-    "clip": HEADS,
+    "clip": [*HEADS, *CHANGED],
     "masked": [],
 }
 
