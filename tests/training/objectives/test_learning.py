@@ -27,21 +27,8 @@ SETTINGS = [
 ]
 HEADS = ["--projection_hidden_size", "256", "--projection_size", "64"]
 # So strong that shapes are lost, by which the windows of one person can be told from those of another, and rates are left.
-VIEWS = [
-    *HEADS,
-    *(
-        "--views",
-        "own",
-        "--noise",
-        "1",
-        "--baseline_wander",
-        "0.5",
-        "--amplitude_jitter",
-        "0.3",
-        "--masked_share",
-        "0.5",
-    ),
-]
+CHANGED = ["--noise", "1", "--baseline_wander", "0.5", "--amplitude_jitter", "0.3", "--masked_share", "0.5"]
+VIEWS = [*HEADS, "--views", "own", *CHANGED]
 OBJECTIVES = {
     "simclr": VIEWS,
     "byol": [*VIEWS, "--teacher_momentum", "0.95"],
