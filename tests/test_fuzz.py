@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import traceback
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -66,14 +67,10 @@ def csv_recording(folder):
     return [path], lambda: read_recording(path, ("ppg",), sampling_rate=25.0)
 
 
-def device_recording(write, name):
-    """A file of a device: its fuzzing damages the only file that `write` writes as `name`."""
-
-    def prepare(folder):
-        path = write(folder / name)
-        return [path], lambda: read_signals(path)
-
-    return prepare
+def device_recording(write, name, folder):
+    """The one file of a recording, which `write` writes."""
+    path = write(folder / name)
+    return [path], lambda: read_signals(path)
 
 
 def empatica_session(folder):
@@ -265,16 +262,16 @@ READERS = {
     "WFDB builder": (wfdb_builder, (ValueError,)),
     "WFDB recording": (wfdb_recording, (ValueError, FileNotFoundError)),
     "CSV recording": (csv_recording, (ValueError,)),
-    "EDF recording": (device_recording(recording_files.write_edf, "r.edf"), (ValueError,)),
-    "DICOM recording": (device_recording(recording_files.write_dicom, "r.dcm"), (ValueError,)),
-    "Parquet recording": (device_recording(recording_files.write_parquet, "r.parquet"), (ValueError,)),
-    "ISHNE recording": (device_recording(recording_files.write_ishne, "r.ecg"), (ValueError,)),
-    "aECG recording": (device_recording(recording_files.write_aecg, "r.xml"), (ValueError,)),
-    "OpenSignals recording": (device_recording(recording_files.write_opensignals, "r.txt"), (ValueError,)),
-    "Polar recording": (device_recording(recording_files.write_polar, "r.txt"), (ValueError,)),
-    "Apple Health recording": (device_recording(recording_files.write_apple_ecg, "r.csv"), (ValueError,)),
+    "EDF recording": (partial(device_recording, recording_files.write_edf, "r.edf"), (ValueError,)),
+    "DICOM recording": (partial(device_recording, recording_files.write_dicom, "r.dcm"), (ValueError,)),
+    "Parquet recording": (partial(device_recording, recording_files.write_parquet, "r.parquet"), (ValueError,)),
+    "ISHNE recording": (partial(device_recording, recording_files.write_ishne, "r.ecg"), (ValueError,)),
+    "aECG recording": (partial(device_recording, recording_files.write_aecg, "r.xml"), (ValueError,)),
+    "OpenSignals recording": (partial(device_recording, recording_files.write_opensignals, "r.txt"), (ValueError,)),
+    "Polar recording": (partial(device_recording, recording_files.write_polar, "r.txt"), (ValueError,)),
+    "Apple Health recording": (partial(device_recording, recording_files.write_apple_ecg, "r.csv"), (ValueError,)),
     "Empatica E4 folder": (empatica_session, (ValueError,)),
-    "Empatica E4 zip": (device_recording(recording_files.write_e4_zip, "r.zip"), (ValueError,)),
+    "Empatica E4 zip": (partial(device_recording, recording_files.write_e4_zip, "r.zip"), (ValueError,)),
     "CSV builder": (csv_builder, (ValueError,)),
     "MATLAB v5": (matlab_5, (ValueError,)),
     "MATLAB v7.3": (matlab_7, (ValueError,)),
