@@ -20,7 +20,7 @@ def read_header(header: Path) -> wfdb.Record | wfdb.MultiRecord:
     Raises:
         DamagedRecordError: if it cannot be read or should not be followed (see `refuse_unsafe_header`).
     """
-    with _spelled_for_wfdb(header) as record:
+    with spelled_for_wfdb(header) as record:
         return wfdb.rdheader(record)
 
 
@@ -35,13 +35,17 @@ def read_record(header: Path, without_date: bool = False, **options: Any) -> wfd
     Raises:
         DamagedRecordError: if it cannot be read or should not be followed (see `refuse_unsafe_header`).
     """
-    with _spelled_for_wfdb(header, without_date) as record:
+    with spelled_for_wfdb(header, without_date) as record:
         return wfdb.rdrecord(record, **options)
 
 
 @contextlib.contextmanager
-def _spelled_for_wfdb(header: Path, without_date: bool = False) -> Iterator[str]:
-    """Path, without extension, under which wfdb finds a record and the files that its header names."""
+def spelled_for_wfdb(header: Path, without_date: bool = False) -> Iterator[str]:
+    """Path, without extension, under which wfdb finds a record and the files that its header names.
+
+    Raises:
+        DamagedRecordError: if the header cannot be read or should not be followed, or whatever fails inside the block.
+    """
     with damaged_if_unreadable(header), contextlib.ExitStack() as stack:
         refuse_unsafe_header(header)
         lines = header.read_text(encoding="ascii", errors="ignore").splitlines()

@@ -1,5 +1,6 @@
 """A folder of recordings of ECG and/or PPG, with labels, subjects and splits in a metadata file where there is one."""
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from cmssl_hf.building.errors import DamagedRecordError
 from cmssl_hf.building.release_files import all_files
 from cmssl_hf.building.splits import SPLITS
 from cmssl_hf.building.subjects import note_on_subjects, subjects_of_paths
+from cmssl_hf.building.wfdb_records import spelled_for_wfdb
 from cmssl_hf.building.windows import cut_windows, usable_windows, window_starts
 from cmssl_hf.models.cmssl.recording_windows_cmssl import LARGEST_FILLED_SHARE, fill_gaps
 from cmssl_hf.models.cmssl.recordings_cmssl import Recording, read_recording
@@ -156,7 +158,8 @@ class SignalFolder(SignalDatasetBuilder):
         problem = ""
         for record_id, path in self._files.items():
             try:
-                signals = read_all_signals(path, sampling_rate=self._rate(self._row_of.get(record_id))).signals
+                with _readable(path) as file:
+                    signals = read_all_signals(file, sampling_rate=self._rate(self._row_of.get(record_id))).signals
             except (ValueError, ImportError) as error:
                 problem = problem or str(error)
                 continue
@@ -258,7 +261,8 @@ class SignalFolder(SignalDatasetBuilder):
         columns = {name: getattr(self.config, f"{name}_name") for name in names}
         columns = {name: column for name, column in columns.items() if column is not None}
         try:
-            recording = read_recording(record.path, names, sampling_rate=record.sampling_rate, column=columns or None)
+            with _readable(Path(record.path)) as file:
+                recording = read_recording(file, names, sampling_rate=record.sampling_rate, column=columns or None)
         except (ValueError, ImportError) as error:
             raise DamagedRecordError(str(error)) from error
         rate = max(recording.sampling_rates.values())
@@ -284,6 +288,11 @@ class SignalFolder(SignalDatasetBuilder):
             return np.zeros(min(1, num_samples), dtype=np.int64), num_samples
         window, stride = self.config.window_and_stride(rate)
         return np.array(window_starts(num_samples, window, stride), dtype=np.int64), window
+
+
+def _readable(path: Path) -> contextlib.AbstractContextManager[str | Path]:
+    """The path under which a file is read, however it is spelled."""
+    return spelled_for_wfdb(path) if path.suffix.lower() == ".hea" else contextlib.nullcontext(path)
 
 
 def _says_splits(rows: Sequence[Row]) -> bool:
