@@ -32,7 +32,9 @@ def tiny_folder(tmp_path_factory):
     return str(folder / "model")
 
 
-@pytest.mark.parametrize(("experts", "number"), [(True, 5_785_612), (False, 4_993_024)])
+@pytest.mark.parametrize(
+    ("experts", "number"), [(True, 5_785_612), pytest.param(False, 4_993_024, marks=pytest.mark.long)]
+)
 def test_published_files(experts, number, tmp_path):
     """`papagei_s.pt` has experts; `papagei_p.pt` and `papagei_s_svri.pt` have none. Parameters were counted by others."""
     theirs = published_papagei(experts)
