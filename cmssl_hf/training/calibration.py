@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.conformal_cmssl import NUM_CROPS, Calibration, outputs_and_spreads
-from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from .labels import labels_of
 
 
@@ -19,9 +19,7 @@ COVERAGES = (0.5, 0.8, 0.9, 0.95)
 _ANSWERED = (1.0, 0.75, 0.5, 0.25)
 
 
-def calibrate(
-    model: CMSSLEncoderForSequenceClassification, windows: Dataset, *, batch_size: int = 64
-) -> dict[str, Any] | None:
+def calibrate(model: PreTrainedModel, windows: Dataset, *, batch_size: int = 64) -> dict[str, Any] | None:
     """What `config.calibration` should hold, from labelled windows of people that the model was not trained on.
 
     The guarantee is one for a random window of a person who could have been one of these: same sensor, same activities. Windows of
@@ -40,9 +38,9 @@ def calibrate(
         batch_size: windows, and crops of them, that the model gets at a time.
 
     Returns:
-        `None` for a model of several labels.
+        `None` for a model of several labels, and for one that reads beats, whose windows cannot be cut elsewhere.
     """
-    if model.config.problem_type == "multi_label_classification":
+    if model.config.problem_type == "multi_label_classification" or _of_beats(windows):
         return None
     outputs, spreads, seconds = _answers(model, windows, batch_size)
     subjects = _subjects(windows)
@@ -86,9 +84,7 @@ def quantile_over_subjects(scores: np.ndarray, subjects: Sequence | np.ndarray, 
     return float(scores[order][place]) if place < len(scores) else float("inf")
 
 
-def measure_limits(
-    model: CMSSLEncoderForSequenceClassification, windows: Dataset, *, batch_size: int = 64
-) -> dict[str, Any] | None:
+def measure_limits(model: PreTrainedModel, windows: Dataset, *, batch_size: int = 64) -> dict[str, Any] | None:
     """What the calibration of a model is worth for other people.
 
     Args:
@@ -132,9 +128,7 @@ def measure_limits(
     }
 
 
-def _answers(
-    model: CMSSLEncoderForSequenceClassification, windows: Dataset, batch_size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _answers(model: PreTrainedModel, windows: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Outputs and spreads `(windows, labels)`, the latter 0 for classes, and durations in seconds `(windows,)`."""
     rows, collate = WindowsDataset(windows, ["input_values"]), WindowsCollator(model.config.patch_size)
     is_regression, was_training = model.config.problem_type == "regression", model.training
@@ -155,6 +149,10 @@ def _answers(
     model.train(was_training)
     all_outputs, all_spreads, durations = map(np.concatenate, zip(*parts))
     return all_outputs, all_spreads, durations
+
+
+def _of_beats(windows: Dataset) -> bool:
+    return any(column.endswith("_ids") for column in windows.column_names)
 
 
 def _errors(outputs: np.ndarray, windows: Dataset) -> np.ndarray:
