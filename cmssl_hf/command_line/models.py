@@ -8,7 +8,6 @@ from typing import Any
 from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
-from ..models.cmssl.pipeline_base_cmssl import PhysiologicalSignalPipeline
 from ..models.cpu_kernels import cpu_kernels
 from .answering import Rows, add_files
 from .rows import answer_rows
@@ -58,7 +57,8 @@ class ModelAnswers:
 
     def __init__(self, task: str, options: argparse.Namespace):
         disable_progress_bar()
-        self.pipeline: PhysiologicalSignalPipeline = pipeline(task, model=options.model, **parameters(options))
+        # transformers' overloads name its own tasks.
+        self.pipeline: Any = pipeline(task, model=options.model, **parameters(options))  # type: ignore[call-overload]
         self.per_window = options.rows == "windows"
 
     def __call__(self, files: Sequence[str]) -> Iterator[Rows]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import AutoFeatureExtractor, AutoModelForPreTraining
 from transformers.utils.logging import disable_progress_bar
 
@@ -18,17 +19,13 @@ from .models import add_model, failure, parameters
 class _TokensPipeline(PhysiologicalSignalPipeline):
     """`value` of each window is the list of its codes, in the order of time."""
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        names = self.feature_extractor.model_input_names
-        inputs = {name: model_inputs[name] for name in names}
-        notes = {name: value for name, value in model_inputs.items() if name not in names}
-        if isinstance(self.model, CMSSLEncoderForPreTraining):
-            codes = self.model(**inputs).logits.argmax(-1)
-        else:
-            codes = self.model.encode(**inputs)
-        return {"outputs": codes, **notes}
+    def _run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        model: Any = self.model
+        if isinstance(model, CMSSLEncoderForPreTraining):
+            return {"outputs": model(**inputs).logits.argmax(-1)}
+        return {"outputs": model.encode(**inputs)}
 
-    def postprocess(self, model_outputs: list[dict[str, Any]], **_: Any) -> dict[str, Any]:
+    def postprocess(self, model_outputs: Any, *_: Any, **__: Any) -> dict[str, Any]:
         last = model_outputs[-1]
         if last["reason"] is not None:
             return {"reason": last["reason"], "windows": []}
@@ -44,7 +41,7 @@ class _Tokens:
         disable_progress_bar()
         model = AutoModelForPreTraining.from_pretrained(options.model)
         feature_extractor = AutoFeatureExtractor.from_pretrained(options.model)
-        self.pipeline = _TokensPipeline(model=model, feature_extractor=feature_extractor, **parameters(options))
+        self.pipeline: Any = _TokensPipeline(model=model, feature_extractor=feature_extractor, **parameters(options))
         codes_per_patch = getattr(model.config, "codes_per_patch", 1)
         self.code_seconds = model.config.patch_size / codes_per_patch / model.config.sampling_rate
 

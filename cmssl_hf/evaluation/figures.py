@@ -40,7 +40,7 @@ def _colours(rows: Collection[str]) -> dict[str, str]:
     names = sorted({name for row in rows if (name := encoder_name(row)) is not None})
     wheel = [f"C{number}" for number in (0, 1, 2, 4, 6, 7, 8, 9)]
     of_name = dict(zip(names, cycle(wheel)))
-    return {row: _COLOURS.get(row) or of_name[encoder_name(row)] for row in in_order(rows)}
+    return {row: _COLOURS.get(row) or of_name[str(encoder_name(row))] for row in in_order(rows)}
 
 
 def label_efficiency(results: pd.DataFrame, path: Path) -> None:

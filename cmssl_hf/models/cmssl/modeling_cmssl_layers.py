@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,9 +56,10 @@ def attention_mask_of_patches(config, hidden_states: torch.Tensor, real: torch.T
     """
     # Whether all of a mask is set an accelerator can only tell when it has computed everything before.
     skips = real is None or hidden_states.device.type == "cpu"
-    return create_bidirectional_mask(
+    mask: Any = create_bidirectional_mask(
         config=config, inputs_embeds=hidden_states, attention_mask=real, allow_is_bidirectional_skip=skips
     )
+    return mask
 
 
 def mask_signals(input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
