@@ -72,7 +72,8 @@ def log_precision(device: torch.device, precision: Precision, asked: str | None)
     """Says in one line what is computed in, and warns where a CPU emulates it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the {device.type.upper()}"
     if asked == "auto":
-        logger.info("Training in %s on %s: %s.", precision, name, fitting_precision(device)[1])
+        # At the level that is shown unless another is asked for.
+        logger.warning("Training in %s on %s: %s.", precision, name, fitting_precision(device)[1])
     elif device.type == "cpu" and precision != "fp32" and cpu_gain(_DTYPES[precision]) < _EMULATED:
         logger.warning(
             "Training in %s on the CPU, which has no instructions for it and is many times slower than in fp32; `--precision auto`"
