@@ -1,7 +1,9 @@
 """What a frozen encoder makes of windows, computed once and kept on disk."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,20 +60,18 @@ def embed_windows(
     config = encoder.config
     rows = WindowsDataset(windows, ["input_values", *id_columns])
     collate = WindowsCollator(config.patch_size, id_columns=id_columns)
-    is_ours = isinstance(encoder, CMSSLEncoderModel)
     piece_samples = None
-    if piece_seconds is not None and is_ours:
+    if piece_seconds is not None:
         piece_samples = max(1, round(piece_seconds * config.sampling_rate / config.patch_size)) * config.patch_size
     order = np.argsort(_lengths(windows), kind="stable")
-    chunks: dict[str, list[np.ndarray]] = {layer: [] for layer in (("middle", "last") if is_ours else ("pooled",))}
+    chunks: dict[str, list[np.ndarray]] = defaultdict(list)
     with cpu_kernels(encoder):
         for start in range(0, len(order), batch_size):
             batch = collate(rows.__getitems__(order[start : start + batch_size]))
-            found = _embed(encoder, batch, spectrum, piece_samples) if is_ours else _pooled(encoder, batch)
-            for layer, embedded in found.items():
+            for layer, embedded in _embed(encoder, batch, spectrum, piece_samples).items():
                 chunks[layer].append(embedded)
     back = np.argsort(order)
-    features = {layer: np.concatenate(parts)[back] for layer, parts in chunks.items()}
+    features: dict[str, Any] = {layer: np.concatenate(parts)[back] for layer, parts in chunks.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may embed the same windows; each writes a file of its own and moves it over.
     temporary = path.with_name(f".{path.stem}-{np.random.default_rng().integers(2**62)}.npz")
@@ -82,8 +82,10 @@ def embed_windows(
 
 @torch.no_grad()
 def _embed(
-    encoder: CMSSLEncoderModel, batch: dict[str, torch.Tensor], spectrum: bool, piece_samples: int | None
+    encoder: PreTrainedModel, batch: dict[str, torch.Tensor], spectrum: bool, piece_samples: int | None
 ) -> dict[str, np.ndarray]:
+    if not isinstance(encoder, CMSSLEncoderModel):
+        return {"pooled": encoder(**batch).pooler_output.numpy()}
     values, mask, used = batch["input_values"], batch.get("attention_mask"), None
     if mask is None:
         mask = torch.ones(values.shape[0], values.shape[-1], dtype=torch.long)
@@ -108,11 +110,6 @@ def _embed(
             parts += [shares.mean(1), (shares + 1e-3).log().mean(1)]
         features[layer] = torch.cat(parts, dim=-1).numpy()
     return features
-
-
-@torch.no_grad()
-def _pooled(encoder: PreTrainedModel, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {"pooled": encoder(**batch).pooler_output.numpy()}
 
 
 def _lengths(windows: Dataset) -> np.ndarray:

@@ -37,10 +37,10 @@ _COLOURS = {
 
 def _colours(rows: Collection[str]) -> dict[str, str]:
     """A colour for each row, in their order; frozen and full rows of an encoder share theirs."""
-    names = sorted({name for row in rows if (name := encoder_name(row)) is not None})
-    wheel = [f"C{number}" for number in (0, 1, 2, 4, 6, 7, 8, 9)]
-    of_name = dict(zip(names, cycle(wheel)))
-    return {row: _COLOURS.get(row) or of_name[str(encoder_name(row))] for row in in_order(rows)}
+    names = {row: name for row in in_order(rows) if (name := encoder_name(row)) is not None}
+    # Without the red and the brown of random weights.
+    of_name = dict(zip(sorted(set(names.values())), cycle(f"C{number}" for number in (0, 1, 2, 4, 6, 7, 8, 9))))
+    return {row: of_name[names[row]] if row in names else _COLOURS[row] for row in in_order(rows)}
 
 
 def label_efficiency(results: pd.DataFrame, path: Path) -> None:

@@ -124,7 +124,7 @@ def _tables(task: str, split: str, lines: pd.DataFrame, plan: BenchmarkPlan) -> 
 
 def _pretraining(line: pd.Series) -> dict[str, str]:
     steps, windows, compute = (line[f"pretraining_{name}"] for name in ("steps", "windows", "compute"))
-    return {"pre-training steps": _size(steps), "windows": _size(windows), "compute": _size(compute)}
+    return {"pre-training steps": _size(steps), "windows seen": _size(windows), "compute": _size(compute)}
 
 
 def _parameters(line: pd.Series) -> dict[str, str]:

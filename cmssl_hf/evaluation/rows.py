@@ -222,9 +222,9 @@ def architecture_of(source: str, channel: str) -> tuple[SignalClassificationConf
         ValueError: if it reads another signal than `channel`.
     """
     if _is_size(source):
-        config = CMSSLEncoderConfig.from_size(source, channels=(channel,))
-        return config, CMSSLFeatureExtractor(
-            channels=config.channels, sampling_rate=config.sampling_rate, patch_size=config.patch_size
+        sized = CMSSLEncoderConfig.from_size(source, channels=(channel,))
+        return sized, CMSSLFeatureExtractor(
+            channels=sized.channels, sampling_rate=sized.sampling_rate, patch_size=sized.patch_size
         )
     config = config_of(source)
     if channel not in config.channels:

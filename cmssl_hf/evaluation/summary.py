@@ -95,7 +95,8 @@ def result_rows(
 ) -> pd.DataFrame:
     """One line per cell: mean metrics over seeds, the spread of the main one, its 95 % interval over subjects, and what the encoder
     cost."""
-    lines, tables = [], tables_of(cells)
+    lines: list[dict[str, Any]] = []
+    tables = tables_of(cells)
     for cell, predicted in cells.items():
         of_task = windows[cell.task]
         task, labels = of_task.task, of_task.labels[predicted.rows]
@@ -133,7 +134,7 @@ def _cost(predicted: CellPredictions) -> dict[str, float]:
     """Size of the encoder and, as means over seeds, its pre-training, the steps of fine-tuning, and the share of runs that stopped
     by themselves; NaN where there is no such thing or it is not recorded."""
 
-    def mean(values: list[float | None]) -> float:
+    def mean(values: list[Any]) -> float:
         return float(np.mean(values)) if values and None not in values else np.nan
 
     pretraining = [details.get("pretraining") or {} for details in predicted.details]
@@ -157,7 +158,7 @@ def pairs(tables: Mapping[Cell, str], plan: BenchmarkPlan) -> Iterator[tuple[Cel
         of_row = {cell.row: cell for cell in found}
         rows = in_order(of_row)
         if plan.comparisons is not None:
-            named = [(first, second) for first, second in plan.comparisons]
+            named = [(pair[0], pair[1]) for pair in plan.comparisons]
         else:
             named = []
             for kind, random in ((is_frozen, RANDOM_FROZEN), (is_full, SCRATCH)):
