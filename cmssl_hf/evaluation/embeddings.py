@@ -75,7 +75,7 @@ def embed_windows(
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may embed the same windows; each writes a file of its own and moves it over.
     temporary = path.with_name(f".{path.stem}-{np.random.default_rng().integers(2**62)}.npz")
-    np.savez(temporary, **features)  # type: ignore[arg-type]  # names of layers
+    np.savez(temporary, **features)
     temporary.replace(path)
     return features
 

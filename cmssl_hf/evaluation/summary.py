@@ -124,7 +124,7 @@ def result_rows(
                 "seeds": len(scores),
                 "test_subjects": len(np.unique(subjects)),
                 "test_windows": len(subjects),
-                **scores.mean().to_dict(),
+                **{str(name): value for name, value in scores.mean().items()},
             }
         )
     return pd.DataFrame(lines)
