@@ -55,8 +55,23 @@ def outputs_of(folder: str | Path, num_people: int = 16) -> np.ndarray:
     return (outputs.logits if "logits" in outputs else outputs.last_hidden_state).numpy()
 
 
-def pack(run: Path, name: str) -> Path:
+def card_of(run: Path, name: str, data: str | None) -> str:
+    """The card of a run under the name that its model has in the package, with what is to be said of the data."""
+    card = (run / "README.md").read_text(encoding="utf-8")
+    card = re.sub(r"^- name: .*$", f"- name: {name}", card, count=1, flags=re.MULTILINE)
+    card = re.sub(
+        r'^name = ".*"$', f'import cmssl_hf\n\nname = cmssl_hf.pretrained("{name}")', card, flags=re.MULTILINE
+    )
+    return card if data is None else card.replace("\n## Results\n", f"\n{data}\n\n## Results\n", 1)
+
+
+def pack(run: Path, name: str, data: str | None = None) -> Path:
     """Writes the folder of the package.
+
+    Args:
+        run: folder of a finished run.
+        name: of the model.
+        data: what the card says of the data, beside what the run has recorded.
 
     Raises:
         ValueError: if the rounded model answers otherwise than the run's.
@@ -91,9 +106,7 @@ def pack(run: Path, name: str) -> Path:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         record["weights"] = {"model.safetensors": digest}
         (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
-        card = (run / "README.md").read_text(encoding="utf-8")
-        load = f'import cmssl_hf\n\nname = cmssl_hf.pretrained("{name}")'
-        (folder / "README.md").write_text(re.sub(r'^name = ".*"$', load, card, flags=re.MULTILINE), encoding="utf-8")
+        (folder / "README.md").write_text(card_of(run, name, data), encoding="utf-8")
         target = PRETRAINED / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(folder, target)
@@ -105,5 +118,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--name", required=True, help="what `cmssl_hf.pretrained` calls the model")
+    parser.add_argument(
+        "--data", help="what the card says of the data beside what is recorded: their source and licence"
+    )
     arguments = parser.parse_args()
-    pack(arguments.run, arguments.name)
+    pack(arguments.run, arguments.name, arguments.data)

@@ -21,6 +21,13 @@ done
     --output_dir "$runs/rhythm"
 "$python" scripts/finetune.py "$configs/ecg_diagnosis.yaml" --data_dir "$PTB_XL" --model_name_or_path "$runs/ecg-encoder" \
     --output_dir "$runs/ecg-diagnosis"
-for name in tokenizer ppg-encoder ecg-encoder heart-rate respiration rhythm ecg-diagnosis; do
-    "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name"
+# A folder of WFDB records does not say itself what it holds.
+challenge="The recordings are those of the PhysioNet/CinC Challenge 2015 (https://physionet.org/content/challenge-2015/1.0.0/, ODC-By 1.0)."
+for name in tokenizer ppg-encoder ecg-encoder heart-rate; do
+    "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name" --data "$challenge"
 done
+for name in rhythm ecg-diagnosis; do
+    "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name" \
+        --data "${challenge/The recordings/The recordings of the encoder and the tokenizer}"
+done
+"$python" scripts/pack_pretrained.py --run "$runs/respiration" --name respiration
