@@ -15,6 +15,6 @@ def main() -> int:
         description="Features of an encoder: a row for each window, with the file, start and end in seconds, the columns"
         " `feature_0`, `feature_1`, ..., and what is wrong with the signal."
     )
-    add_model(parser)
+    add_model(parser, "ppg-encoder")
     add_rows(parser)
     return write_table(make_answer, parser.parse_args())

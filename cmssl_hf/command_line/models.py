@@ -3,28 +3,31 @@
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
 from ..models.cpu_kernels import cpu_kernels
+from ..shipped import pretrained, pretrained_names
 from .answering import Rows, add_files
 from .rows import answer_rows
 
 
-#: The model that answers where none is named; a shipped one, once there is one.
-DEFAULT_MODEL: str | None = None
+def find_model(name: str) -> str:
+    """The folder of a model that comes with the package, or `name` itself: a folder of a run or a Hub id."""
+    return pretrained(name) if name in pretrained_names() and not Path(name).is_dir() else name
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `add_files`, the model, and the windows that it reads."""
+def add_model(parser: argparse.ArgumentParser, default: str) -> None:
+    """Arguments of `add_files`, the model, by default one that comes with the package, and the windows that it reads."""
     add_files(parser)
     parser.add_argument(
         "--model",
-        required=DEFAULT_MODEL is None,
-        default=DEFAULT_MODEL,
-        help="folder of a run, or Hub id",
+        type=find_model,
+        default=default,
+        help=f"folder of a run, Hub id, or a model of the package ({', '.join(pretrained_names())}; {default} if left out)",
     )
     parser.add_argument("--window_seconds", type=float, help="those that the model was trained on, if left out")
     parser.add_argument("--stride_seconds", type=float, help="between the starts of windows; their length if left out")

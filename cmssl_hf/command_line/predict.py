@@ -24,6 +24,6 @@ def main() -> int:
         description="What a fine-tuned model answers to recordings: a row for each window, with the file, start and end in"
         " seconds, a column for each label or the class and its scores, and what is wrong with the signal."
     )
-    add_model(parser)
+    add_model(parser, "heart-rate")
     add_rows(parser)
     return write_table(make_answer, parser.parse_args())

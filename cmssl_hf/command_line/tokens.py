@@ -68,5 +68,5 @@ def main() -> int:
         description="Codes of recordings, from both signals by a tokenizer, or from one signal by an encoder of stage 2, which"
         " names the codes that its tokenizer would give: a row for each code, with the file, and start and end in seconds."
     )
-    add_model(parser)
+    add_model(parser, "tokenizer")
     return write_table(_Tokens, parser.parse_args())

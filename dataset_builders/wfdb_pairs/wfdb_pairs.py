@@ -86,10 +86,10 @@ class WfdbPairs(SignalDatasetBuilder):
 
     @property
     def _names(self) -> tuple[str, ...]:
-        if self.config.name == "hr" and self.config.channels is not None:
-            raise ValueError(
-                "`channels` does nothing in the configuration hr, whose labels of the PPG are those of its ECG."
-            )
+        if self.config.name == "hr":
+            if self.config.checked_channels() not in ((), ("ppg",)):
+                raise ValueError(f"The rows of the configuration hr hold the PPG, not {self.config.channels}.")
+            return CHANNELS
         return self.config.checked_channels() or CHANNELS
 
     def _info(self):

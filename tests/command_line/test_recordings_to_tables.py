@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -256,3 +257,10 @@ def test_several_processes_write_the_same_table(model, recordings, monkeypatch):
         arguments = ("--model", model, "--output", name, "--num_proc", num_proc)
         assert run(monkeypatch, "predict", "recordings", *arguments) == 1
     assert read_csv("one.csv") == read_csv("two.csv")
+
+
+def test_without_a_model_one_of_the_package_answers_and_can_be_named(recordings, monkeypatch):
+    run(monkeypatch, "predict", "recordings/night/b.csv", "--output", "rates.csv")
+    assert float(read_csv("rates.csv")[0]["heart_rate"]) > 0
+    run(monkeypatch, "embed", "recordings/night/b.csv", "--model", "ppg-encoder", "--output", "features.json")
+    assert len(json.loads(Path("features.json").read_text())) == 1

@@ -417,6 +417,11 @@ def test_heart_rate_is_that_of_the_beats(folder):
     assert np.median(np.abs(errors)) < 0.3 and np.max(np.abs(errors)) < 3
     first = next(row for row in rows if row["record_id"] == "r1" and row["start_time"] == 0)
     assert np.corrcoef(first["signal"], people["r1"].ppg[:1250])[0, 1] > 0.999
+    # What a model of the PPG asks for, and what it cannot have.
+    of_ppg = load_dataset("wfdb_pairs", "hr", data_dir=folder, cache_dir=cache_dir, channels=["ppg"])
+    assert [row["label"] for row in all_rows(of_ppg)] == [row["label"] for row in rows]
+    with pytest.raises(ValueError, match="rows of the configuration hr hold the PPG"):
+        load_dataset("wfdb_pairs", "hr", data_dir=folder, cache_dir=cache_dir, channels=["ecg"])
     builder = load_dataset_builder("wfdb_pairs", "hr", data_dir=folder, cache_dir=cache_dir)
     counts = [split["windows"] for split in builder.preparation_report["splits"].values()]
     assert (
