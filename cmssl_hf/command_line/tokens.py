@@ -19,7 +19,7 @@ from .models import add_model, failure, parameters
 class _TokensPipeline(PhysiologicalSignalPipeline):
     """`value` of each window is the list of its codes, in the order of time."""
 
-    def _run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         model: Any = self.model
         if isinstance(model, CMSSLEncoderForPreTraining):
             return {"outputs": model(**inputs).logits.argmax(-1)}

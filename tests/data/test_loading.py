@@ -50,6 +50,10 @@ def test_every_builder_can_be_made():
         assert builder.name == name
         for config in builder.builder_configs:
             features = load_dataset_builder(name, config).info.features
+            if name == "signalfolder":
+                # Its recordings decide.
+                assert features is None
+                continue
             assert {"sampling_rate", "subject_id", "record_id", "start_time"} <= set(features)
             assert {"ecg", "ppg"} <= set(features) or {"signal", "label"} <= set(features)
 

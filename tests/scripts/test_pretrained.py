@@ -22,7 +22,7 @@ from helpers.tiny import encoder_config
 
 
 NAMES = ["ecg-diagnosis", "ecg-encoder", "heart-rate", "ppg-encoder", "respiration", "rhythm", "tokenizer"]
-LIMIT = 25_000_000
+LIMIT = 25 * 2**20
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
         windows = self._windows(self._by_name(signals, {"ecg": ecg, "ppg": ppg}))
         rates = self._rates(sampling_rate)
         processed = {name: self._process(name, windows[name], rates[name]) for name in self.channels}
-        rows = [self._stack(index, signals) for index, signals in enumerate(zip(*processed.values()))]
+        rows = [self.stacked(index, signals) for index, signals in enumerate(zip(*processed.values()))]
         return self.pad(
             BatchFeature({"input_values": rows}),
             padding=padding,
@@ -320,7 +320,7 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             signals = band_pass(signals, self.sampling_rate, (low, high))
         return standardize(signals) if self.do_standardize else signals
 
-    def _stack(self, index: int, signals: tuple[np.ndarray, ...]) -> np.ndarray:
+    def stacked(self, index: int, signals: tuple[np.ndarray, ...]) -> np.ndarray:
         """Channels of one window as `(channels, samples)`."""
         lengths = {name: len(signal) for name, signal in zip(self.channels, signals)}
         # Rates that do not divide each other round to lengths that differ by a sample.

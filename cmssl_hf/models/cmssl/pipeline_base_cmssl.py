@@ -322,9 +322,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             name: value for name, value in model_inputs.items() if name not in self.feature_extractor.model_input_names
         }
         inputs = {name: model_inputs[name] for name in self.feature_extractor.model_input_names}
-        return {**self._run_model(inputs), **notes}
+        return {**self.run_model(inputs), **notes}
 
-    def _run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The `outputs (batch, ...)` for windows, and what else answers need."""
         return {"outputs": self.model(**inputs)[self._output_name]}
 

@@ -103,9 +103,9 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
 
     _problem_types = ("regression",)
 
-    def _run_model(self, inputs):
+    def run_model(self, inputs):
         if Calibration.from_config(self.model.config) is None:
-            return super()._run_model(inputs)
+            return super().run_model(inputs)
         outputs, spreads = outputs_and_spreads(self.model, **inputs)
         return {"outputs": outputs, "spreads": spreads}
 

@@ -67,9 +67,9 @@ class PaPaGeiFeatureExtractor(CMSSLFeatureExtractor):
             signals = standardize(signals)
         return resample(signals, sampling_rate, self.sampling_rate)
 
-    def _stack(self, index: int, signals: tuple[np.ndarray, ...]) -> np.ndarray:
-        stacked = super()._stack(index, signals)
-        return np.pad(stacked, ((0, 0), (0, -stacked.shape[-1] % self.patch_size)))
+    def stacked(self, index: int, signals: tuple[np.ndarray, ...]) -> np.ndarray:
+        window = super().stacked(index, signals)
+        return np.pad(window, ((0, 0), (0, -window.shape[-1] % self.patch_size)))
 
 
 def _chebyshev(signals: np.ndarray, sampling_rate: float, low: float, high: float) -> np.ndarray:
