@@ -25,4 +25,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    return re.sub(r"\.\./dataset_builders/(\w+)/README\.md", r"datasets/\1.md", markdown)
+    # From a page of the documents, and from the README of another builder.
+    markdown = re.sub(r"\.\./dataset_builders/(\w+)/README\.md", r"datasets/\1.md", markdown)
+    return re.sub(r"\(\.\./(\w+)/README\.md", r"(\1.md", markdown)

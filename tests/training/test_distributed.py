@@ -61,7 +61,7 @@ def single(tmp_path_factory):
     return ended_with(folder, 0)
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)])
 def several(request, tmp_path_factory):
     """What each of several processes ends with."""
     folder = tmp_path_factory.mktemp("several")
