@@ -1,4 +1,4 @@
-"""The stage that `test_two_nodes.py` and the tests on a GPU train: a tiny tokenizer of simulated people."""
+"""The stage that tests of several processes and of a GPU launch: a tiny tokenizer of simulated people."""
 
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.engine.parsing import parse_arguments

@@ -23,6 +23,7 @@ from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 from helpers import distributed_worker
 from helpers.checkout import ROOT
+from helpers.launched import flags
 from helpers.objectives import PARTS
 
 
@@ -121,37 +122,6 @@ def test_predictions_of_the_same_weights_are_exactly_those_of_one_process(single
         assert results["head"]["predictions"] == expected
 
 
-TINY = (
-    "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,num_decoder_layers=1,"
-    "num_decoder_attention_heads=2,decoder_mlp_size=32,codebook_size=16,codebook_dim=8,hidden_dropout_prob=0.0,"
-    "attention_probs_dropout_prob=0.0"
-)
-
-
-def flags(output_dir, cache_dir, batch_size, **options):
-    values = {
-        "dataset": "simulated",
-        "dataset_config": "pairs",
-        "dataset_options": "num_subjects=10,seconds_per_subject=60",
-        "config_overrides": TINY,
-        "time_stretch": 1.0,
-        "amplitude_jitter": 0.0,
-        "noise": 0.0,
-        "output_dir": output_dir,
-        "cache_dir": cache_dir,
-        "per_device_train_batch_size": batch_size,
-        "warm_start_steps": 4,
-        "kmeans_windows": 40,
-        "max_steps": 10,
-        "eval_steps": 5,
-        "save_steps": 5,
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "report_to": "none",
-    } | options
-    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
-
-
 REPORT = """
 import sys
 from cmssl_hf.training.engine.arguments import StageArguments
@@ -195,7 +165,7 @@ def test_stage_1_by_accelerate_launch_is_that_of_one_process(tmp_path):
         CONFIGS / "cpu_2.yaml",
         ROOT / "scripts" / "pretrain_tokenizer.py",
         config,
-        *flags(tmp_path / "two", tmp_path / "cache", 8),
+        *flags(tmp_path / "two", tmp_path / "cache", 8, max_steps=10),
     )
     assert "| codes in use" in output
     # Each process stores the state of its own random numbers.
@@ -205,7 +175,7 @@ def test_stage_1_by_accelerate_launch_is_that_of_one_process(tmp_path):
     }
     arguments = parse_arguments(
         (TokenizerArguments, DataArguments, TokenizerTrainingArguments),
-        [str(config), *flags(tmp_path / "one", tmp_path / "cache", 16)],
+        [str(config), *flags(tmp_path / "one", tmp_path / "cache", 16, max_steps=10)],
     )
     pretrain_tokenizer(*arguments)
     two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
@@ -221,7 +191,7 @@ def test_refusal_ends_all_processes_with_its_message(tmp_path):
         "--config_file",
         CONFIGS / "cpu_2.yaml",
         ROOT / "scripts" / "pretrain_tokenizer.py",
-        *flags(tmp_path / "run", tmp_path / "cache", 8, kmeans_windows=1),
+        *flags(tmp_path / "run", tmp_path / "cache", 8, max_steps=10, kmeans_windows=1),
         timeout=120,
         check=False,
     )
