@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 from transformers import EvalPrediction
 from transformers.utils import ModelOutput
 
@@ -15,10 +16,12 @@ from ...models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..pretraining import LossTrainer
 from ..probes import probe_encoder
-from .collapse import COLLAPSED, effective_rank, projection_std
 
 
 logger = logging.getLogger(__name__)
+
+#: Deviations below which projections are called collapsed.
+COLLAPSED = 0.02
 
 
 @dataclass
@@ -124,3 +127,18 @@ class ObjectiveTrainer(LossTrainer):
             prefix = f"eval_{part}_" if part else "eval_"
             metrics |= {f"{prefix}{name}": value for name, value in probed.items()}
         return metrics
+
+
+def projection_std(projections: torch.Tensor) -> torch.Tensor:
+    """Standard deviation over the rows `(batch, size)`, brought to length 1, of each dimension; their mean, times the square
+    root of the size: 1 where directions are spread evenly, 0 where all are the same (Chen and He 2021, SimSiam)."""
+    directions = normalize(projections.detach().float(), dim=-1)
+    return directions.std(0, correction=0).mean() * directions.shape[1] ** 0.5
+
+
+def effective_rank(projections: torch.Tensor) -> torch.Tensor:
+    """Exponential of the entropy of the singular values, brought to a sum of 1, of the rows `(batch, size)` of length 1: how
+    many dimensions they fill (Roy and Vetterli 2007; Garrido et al. 2023). At most the smaller of `batch` and `size`."""
+    values = torch.linalg.svdvals(normalize(projections.detach().float(), dim=-1))
+    shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
+    return torch.special.entr(shares).sum().exp()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cmssl_hf.training.objectives.byol import byol_loss
-from cmssl_hf.training.objectives.collapse import effective_rank, projection_std
 from cmssl_hf.training.objectives.heads import SharedBatchNorm, projection_head
 from cmssl_hf.training.objectives.losses import info_nce, mean_cosine, nt_xent
 from cmssl_hf.training.objectives.teacher import momentum_at
+from cmssl_hf.training.objectives.trainer import effective_rank, projection_std
 
 
 def rows(number=5, size=3, seed=0):
