@@ -12,6 +12,8 @@ from scipy import signal as scipy_signal
 from transformers import DataCollatorWithPadding
 
 from cmssl_hf import CMSSLEncoderConfig, CMSSLEncoderModel, CMSSLFeatureExtractor
+from cmssl_hf.models.heartlang.feature_extraction_heartlang import HeartLangFeatureExtractor
+from cmssl_hf.models.papagei.feature_extraction_papagei import PaPaGeiFeatureExtractor
 
 
 def noisy_wave(rate: float, seconds: float, seed: int = 0) -> np.ndarray:
@@ -490,3 +492,14 @@ def test_a_column_without_its_channel_must_not_be_called_after_another():
             extract(given, sampling_rate=125)
     assert extract(column["ecg"].rename("pleth"), sampling_rate=125)["input_values"].shape == (1, 1, 1250)
     assert extract(ppg=column["ecg"], sampling_rate=125)["input_values"].shape == (1, 1, 1250)
+
+
+@pytest.mark.parametrize("extractor_class", [HeartLangFeatureExtractor, PaPaGeiFeatureExtractor])
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [(0, "must be a positive number of Hz"), (-125, "must be a positive number"), (np.inf, "must be a positive"),
+     (1e-5, "out of range"), (1e9, "out of range")],
+)  # fmt: skip
+def test_rates_that_no_signal_has_are_refused_by_extractors_of_other_work(extractor_class, rate, message):
+    with pytest.raises(ValueError, match=message):
+        extractor_class()(np.random.default_rng(0).standard_normal(1250), sampling_rate=rate)
