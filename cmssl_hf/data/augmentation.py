@@ -51,6 +51,7 @@ class Augmentation:
     amplitude_jitter: float = 0.0
     noise: float = 0.0
     baseline_wander: float = 0.0
+    motion: float = 0.0
     polarity_flip: float = 0.0
     masked_share: float = 0.0
 
@@ -61,7 +62,7 @@ class Augmentation:
             raise ValueError(f"`polarity_flip` is a probability, but is {self.polarity_flip}.")
         if not 0 <= self.masked_share < 1:
             raise ValueError(f"`masked_share` must be at least 0 and less than 1, but is {self.masked_share}.")
-        for name in ("amplitude_jitter", "noise", "baseline_wander"):
+        for name in ("amplitude_jitter", "noise", "baseline_wander", "motion"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be at least 0, but is {getattr(self, name)}.")
         if self.time_stretch < 1:
@@ -75,6 +76,7 @@ class Augmentation:
             or self.amplitude_jitter > 0
             or self.noise > 0
             or self.baseline_wander > 0
+            or self.motion > 0
             or self.polarity_flip > 0
             or self.masked_share > 0
         )
@@ -94,11 +96,13 @@ class Augmentation:
                 if labels is not None and self.scales_labels:
                     labels[row] *= speed
             if self.amplitude_jitter > 0:
-                window = window * self._gain(window.shape[-1], generator)
+                window = window * self._gain(window.shape[-1], generator, self.amplitude_jitter)
             if self.noise > 0:
                 window = window + generator.uniform(0, self.noise) * generator.standard_normal(window.shape)
             if self.baseline_wander > 0:
                 window = window + generator.uniform(0, self.baseline_wander) * self._drift(window.shape[-1], generator)
+            if self.motion > 0:
+                window = window + generator.uniform(0, self.motion) * self._movement(window.shape[-1], generator)
             if self.polarity_flip > 0 and generator.random() < self.polarity_flip:
                 window = -window
             window = standardize(window).astype(np.float32)
@@ -117,10 +121,10 @@ class Augmentation:
         grid = np.arange(num_samples)
         return np.stack([np.interp(positions, grid, channel) for channel in window]), speed
 
-    def _gain(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+    def _gain(self, num_samples: int, generator: np.random.Generator, spread: float) -> np.ndarray:
         knots = generator.standard_normal(5)
         curve = np.interp(np.linspace(0, 4, num_samples), np.arange(5), knots)
-        return np.exp(self.amplitude_jitter * curve)
+        return np.exp(spread * curve)
 
     def hidden_samples(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
         """Which samples `(num_samples,)` of a window `masked_share` hides."""
@@ -132,8 +136,17 @@ class Augmentation:
 
     def _drift(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
         """A sum of sinusoids of 0.05-0.5 Hz with random phases and a standard deviation of 1 over long windows."""
-        frequencies = generator.uniform(0.05, 0.5, size=4)
-        phases = generator.uniform(0, 2 * np.pi, size=4)
+        return self._oscillation(generator.uniform(0.05, 0.5, size=4), num_samples, generator)
+
+    def _movement(self, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+        """A sum of sinusoids of 0.5-4 Hz (log-uniform) with a standard deviation of 1 over long windows, under a gain that changes
+        smoothly and manyfold."""
+        frequencies = 0.5 * 8 ** generator.uniform(0, 1, size=4)
+        oscillation = self._oscillation(frequencies, num_samples, generator)
+        return oscillation * self._gain(num_samples, generator, 1.0)
+
+    def _oscillation(self, frequencies: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+        phases = generator.uniform(0, 2 * np.pi, size=len(frequencies))
         times = np.arange(num_samples)[:, None] / self.sampling_rate
-        drift: np.ndarray = np.sin(2 * np.pi * frequencies * times + phases).sum(1) / np.sqrt(2)
-        return drift
+        oscillation: np.ndarray = np.sin(2 * np.pi * frequencies * times + phases).sum(1)
+        return oscillation * np.sqrt(2 / len(frequencies))

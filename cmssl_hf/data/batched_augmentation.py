@@ -27,6 +27,9 @@ class Draws:
         knots: standard normal logarithms of the gain, `(windows, 5)`.
         noise, wander: share of the largest level, `(windows,)`.
         frequencies, phases: of the drift, `(windows, 4)`.
+        motion: share of the largest level, `(windows,)`.
+        motion_frequencies, motion_phases: of the movement, `(windows, 4)`.
+        motion_knots: standard normal logarithms of its gain, `(windows, 5)`.
         flip: `(windows,)`; up to `polarity_flip` the window is turned.
         spans: where the hidden spans begin, `(windows, spans)`.
         white: standard normal, `(windows, channels, samples)`.
@@ -39,6 +42,10 @@ class Draws:
     wander: torch.Tensor
     frequencies: torch.Tensor
     phases: torch.Tensor
+    motion: torch.Tensor
+    motion_frequencies: torch.Tensor
+    motion_phases: torch.Tensor
+    motion_knots: torch.Tensor
     flip: torch.Tensor
     spans: torch.Tensor
     white: torch.Tensor
@@ -82,10 +89,13 @@ class BatchedAugmentation:
         _, channels, samples = shape
         spans = self._num_spans(samples)
         # One stretch of the hashes for all that is drawn once per window.
-        sizes = (1, 1, _KNOTS, _KNOTS, 1, 1, _SINUSOIDS, _SINUSOIDS, 1, spans)
-        speed, place, radii, angles, noise, wander, frequencies, phases, flip, starts = _uniform(
-            of_window, 0, sum(sizes)
-        ).split(sizes, dim=1)
+        of_gain, of_oscillation = (_KNOTS, _KNOTS), (1, _SINUSOIDS, _SINUSOIDS)
+        sizes = (1, 1, *of_gain, 1, *of_oscillation, *of_oscillation, *of_gain, 1, spans)
+        drawn = iter(_uniform(of_window, 0, sum(sizes)).split(sizes, dim=1))
+        speed, place, radii, angles, noise, wander, frequencies, phases = (next(drawn) for _ in range(8))
+        motion, motion_frequencies, motion_phases = (next(drawn) for _ in range(3))
+        motion_knots = _normal(next(drawn), next(drawn))
+        flip, starts = drawn
         half = -(-channels * samples // 2) if self.augmentation.noise > 0 else 0
         white_radii, white_angles = (
             _uniform(of_window, sum(sizes), 2 * half).split(half, dim=1) if half else (radii, radii)
@@ -99,6 +109,10 @@ class BatchedAugmentation:
             wander=wander[:, 0],
             frequencies=frequencies,
             phases=phases,
+            motion=motion[:, 0],
+            motion_frequencies=motion_frequencies,
+            motion_phases=motion_phases,
+            motion_knots=motion_knots,
             flip=flip[:, 0],
             spans=starts,
             white=white[:, : channels * samples].reshape(-1, channels, samples) if half else white[:, :0],
@@ -125,12 +139,16 @@ class BatchedAugmentation:
             values, lengths = self._stretch(values, lengths, speed, draws.place.to(exact))
         samples = torch.arange(values.shape[-1], device=values.device)
         if augmentation.amplitude_jitter > 0:
-            values = values * self._gain(samples, lengths, draws.knots)[:, None]
+            values = values * self._gain(samples, lengths, augmentation.amplitude_jitter * draws.knots)[:, None]
         if augmentation.noise > 0:
             values = values + (augmentation.noise * draws.noise)[:, None, None] * draws.white
         if augmentation.baseline_wander > 0:
-            drift = self._drift(samples, draws.frequencies, draws.phases)
+            drift = self._oscillation(samples, 0.05 + 0.45 * draws.frequencies, draws.phases)
             values = values + ((augmentation.baseline_wander * draws.wander)[:, None] * drift)[:, None]
+        if augmentation.motion > 0:
+            movement = self._oscillation(samples, 0.5 * 8**draws.motion_frequencies, draws.motion_phases)
+            movement = movement * self._gain(samples, lengths, draws.motion_knots)
+            values = values + ((augmentation.motion * draws.motion)[:, None] * movement)[:, None]
         if augmentation.polarity_flip > 0:
             values = torch.where((draws.flip <= augmentation.polarity_flip)[:, None, None], -values, values)
         real = (samples < lengths[:, None])[:, None]
@@ -161,11 +179,10 @@ class BatchedAugmentation:
         positions = positions.clamp(max=_KNOTS - 1)
         before = positions.long().clamp(max=_KNOTS - 2)
         left, right = knots.gather(1, before), knots.gather(1, before + 1)
-        return (self.augmentation.amplitude_jitter * (left + (positions - before) * (right - left))).exp()
+        return (left + (positions - before) * (right - left)).exp()
 
-    def _drift(self, samples: torch.Tensor, frequencies: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
+    def _oscillation(self, samples: torch.Tensor, hertz: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
         times = samples / self.augmentation.sampling_rate
-        hertz = 0.05 + 0.45 * frequencies
         angles = 2 * math.pi * (hertz[:, :, None] * times + phases[:, :, None])
         return angles.sin().sum(1) / math.sqrt(2)
 

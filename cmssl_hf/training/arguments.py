@@ -137,6 +137,7 @@ class AugmentationArguments:
     amplitude_jitter: float = field(default=0.0, metadata={"help": "Spread of a smooth random gain (training only)."})
     noise: float = field(default=0.0, metadata={"help": "Largest level of added white noise (training only)."})
     baseline_wander: float = field(default=0.0, metadata={"help": "Largest level of added drift (training only)."})
+    motion: float = field(default=0.0, metadata={"help": "Largest level of added movement (training only; for PPG)."})
     polarity_flip: float = field(
         default=0.0, metadata={"help": "How often a window is turned upside down (training only; for ECG)."}
     )
@@ -154,6 +155,7 @@ class AugmentationArguments:
             amplitude_jitter=self.amplitude_jitter,
             noise=self.noise,
             baseline_wander=self.baseline_wander,
+            motion=self.motion,
             polarity_flip=self.polarity_flip,
             masked_share=self.masked_share,
         )

@@ -205,9 +205,9 @@ def pretrain_encoder(
     )
     config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
     augmentation = encoder_arguments.augmentation(config.sampling_rate)
-    # Noise, drift and masks hide what the encoder reads; the tokenizer reads the whole signal.
+    # Noise, drift, movement and masks hide what the encoder reads; the tokenizer reads the whole signal.
     hiding = replace(augmentation, time_stretch=1.0, amplitude_jitter=0.0, polarity_flip=0.0)
-    together = replace(augmentation, noise=0.0, baseline_wander=0.0, masked_share=0.0)
+    together = replace(augmentation, noise=0.0, baseline_wander=0.0, motion=0.0, masked_share=0.0)
     with training_arguments.main_process_first(desc="tokenising"):
         seen = dict(splits)
         if encoder_arguments.augmented_copies:

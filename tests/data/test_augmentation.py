@@ -96,7 +96,7 @@ def test_noise_has_the_level_that_was_drawn():
 
 
 def test_gain_varies_slowly_and_by_its_standard_deviation():
-    gains = np.array([Augmentation(RATE, amplitude_jitter=0.3)._gain(1000, g) for g in generators(2000)])
+    gains = np.array([Augmentation(RATE)._gain(1000, g, 0.3) for g in generators(2000)])
     assert np.log(gains[:, 0]).std() == pytest.approx(0.3, rel=0.05)
     assert np.abs(np.diff(gains, axis=1)).max() < 0.05
 
@@ -140,6 +140,17 @@ def test_drift_is_slow_and_of_unit_deviation():
     fast = np.fft.rfftfreq(20000, 1 / RATE) > 0.55
     assert power[:, fast].sum() < 1e-4 * power.sum()
     np.testing.assert_allclose(drifts.std(1), 1.0, rtol=0.15)
+
+
+def test_movement_is_of_a_few_hertz_and_comes_and_goes():
+    movements = np.array([Augmentation(RATE, motion=1.0)._movement(20000, g) for g in generators(40)])
+    power = np.abs(np.fft.rfft(movements * np.hanning(20000))) ** 2
+    frequencies = np.fft.rfftfreq(20000, 1 / RATE)
+    assert power[:, (frequencies < 0.45) | (frequencies > 4.05)].sum() < 1e-4 * power.sum()
+    # The logarithm of the gain is standard normal at five knots, whose range has a median of 2.3.
+    levels = movements.reshape(40, 20, 1000).std(-1)
+    ratios = levels.max(1) / levels.min(1)
+    assert np.median(ratios) > 4
 
 
 def test_drift_goes_with_the_sampling_rate():

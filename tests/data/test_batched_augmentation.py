@@ -18,6 +18,7 @@ ALL = {
     "amplitude_jitter": 0.3,
     "noise": 0.2,
     "baseline_wander": 0.3,
+    "motion": 0.5,
     "polarity_flip": 0.5,
     "masked_share": 0.3,
 }
@@ -40,6 +41,7 @@ class Replay:
             "amplitude_jitter": ("knots",),
             "noise": ("noise", "white"),
             "baseline_wander": ("wander", "frequencies", "phases"),
+            "motion": ("motion", "motion_frequencies", "motion_phases", "motion_knots"),
             "polarity_flip": ("flip",),
             "masked_share": ("spans",),
         }

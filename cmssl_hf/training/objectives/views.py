@@ -64,7 +64,7 @@ class ViewsArguments(ProjectionArguments):
             )
         if not given and self.views == "own":
             raise ValueError(
-                "With `views` own and none of `time_stretch`, `amplitude_jitter`, `noise`, `baseline_wander`, `polarity_flip` and"
+                "With `views` own and none of `time_stretch`, `amplitude_jitter`, `noise`, `baseline_wander`, `motion`, `polarity_flip` and"
                 " `masked_share`, both views of a window are the same: give at least one."
             )
 
