@@ -5,14 +5,23 @@
         --predictions runs/folds/*/predictions.csv
 
 The first line takes all subjects of the task's dataset, whatever the split, and refuses a model that was trained or validated on any
-of them; the second takes what the folds of a cross-validation have predicted. Nothing is trained.
+of them; the second takes what the folds of a cross-validation have predicted. No network is trained. Of a task with classical features, such as the intervals between
+beats, the second line also shows what a model of these says, fitted on the people of each fold, and the mean of both.
 """
 
 import argparse
 import logging
 from pathlib import Path
 
-from cmssl_hf.evaluation.held_out import compare, predict_held_out, read_predictions
+import numpy as np
+
+from cmssl_hf.evaluation.held_out import (
+    compare,
+    mean_of_probabilities,
+    predict_from_features,
+    predict_held_out,
+    read_predictions,
+)
 from cmssl_hf.evaluation.task_windows import TaskWindows
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments
@@ -37,13 +46,17 @@ def main() -> None:
         data = DataArguments(
             data_dir=arguments.data_dir, dataset_options=arguments.dataset_options, cache_dir=arguments.cache_dir
         )
-        windows = TaskWindows(task, data)
+        windows, others = TaskWindows(task, data), {}
         if arguments.model is not None:
             predictions = predict_held_out(arguments.model, windows, arguments.accept_unknown_provenance)
         else:
             predictions = read_predictions(arguments.predictions)
+            if arguments.data_dir is not None and task.classical_features is not None:
+                classical = predict_from_features(arguments.predictions, windows)
+                both = mean_of_probabilities(task, np.stack([*predictions["prediction"]]), classical)
+                others = {task.classical_features: classical, f"model and {task.classical_features}": both}
         has_signals = arguments.model is not None or arguments.data_dir is not None
-        table = compare(task, predictions, windows if has_signals else None)
+        table = compare(task, predictions, windows if has_signals else None, others=others)
         print(f"{task.name}: {len(predictions):,} windows of {predictions['subject_id'].nunique()} subjects")
         print(table.round(3).to_markdown(index=False))
         if arguments.output is not None:

@@ -1,13 +1,15 @@
 """Models measured on people they have not seen: without training, or from the predictions that fine-tuning runs left behind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
+from scipy.special import expit, log_softmax, logit
 
+from ..baselines import CLASSICAL_FEATURES
 from ..data.batches import WindowsCollator, WindowsDataset, labels_to_numpy
 from ..data.features import extract_features
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
@@ -15,8 +17,10 @@ from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassif
 from ..tasks import Task
 from ..training.data import describe_data, raw_windows_of
 from ..training.engine.provenance import refuse_seen_test_subjects
+from ..training.engine.run_folder import read_run
 from ..training.results import classical_predictions, constant_predictions
 from .intervals import bootstrap, primary_metric
+from .shallow import fit_and_predict
 from .task_windows import TaskWindows
 
 
@@ -74,8 +78,54 @@ def read_predictions(files: Sequence[str | Path]) -> pd.DataFrame:
     return keyed
 
 
+def predict_from_features(files: Sequence[str | Path], windows: TaskWindows, seed: int = 0) -> np.ndarray:
+    """Predictions by the task's classical features for the windows of `files`, in their order: for each file a linear or tree
+    model that was fitted, and chosen, on the subjects on which the run beside it was trained, and validated.
+
+    Returns:
+        Logits `(windows, classes)`.
+
+    Raises:
+        ValueError: if the task has no classical features, or a file lies in no folder of a run.
+    """
+    task = windows.task
+    if task.classical_features is None:
+        raise ValueError(f"There are no classical features for {task.name}.")
+    method = CLASSICAL_FEATURES[task.classical_features]
+    rows = windows.raw_windows.select_columns(["signal", "sampling_rate"]).with_format("numpy")
+    features = {
+        task.classical_features: np.stack([method(row["signal"], float(row["sampling_rate"])) for row in rows])
+    }
+    parts = []
+    for file in map(Path, files):
+        run = read_run(file.parent)
+        if run is None:
+            raise ValueError(f"{file} must lie in the folder of its run, whose `run.json` says who was trained on.")
+        splits = run["identity"]["data"]["splits"]
+        division = {
+            split: np.flatnonzero(np.isin(windows.subjects, splits[split]["subjects"]))
+            for split in ("train", "validation")
+        }
+        table = pd.read_csv(file, dtype={"record_id": str})
+        keys = zip(table["record_id"], table["start_time"].astype(float).round(4))
+        division["test"] = np.array([windows.keys[key] for key in keys])
+        parts.append(fit_and_predict(task, features, windows.labels, division, seed=seed, with_trees=True)[0])
+    return np.concatenate(parts)
+
+
+def mean_of_probabilities(task: Task, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Logits `(windows, classes)` whose probabilities are the mean of those of two other logits."""
+    if task.problem_type == "single_label_classification":
+        return np.logaddexp(log_softmax(first, -1), log_softmax(second, -1)) - np.log(2)
+    return logit((expit(first) + expit(second)) / 2)
+
+
 def compare(
-    task: Task, predictions: pd.DataFrame, windows: TaskWindows | None = None, num_resamples: int = 2000
+    task: Task,
+    predictions: pd.DataFrame,
+    windows: TaskWindows | None = None,
+    num_resamples: int = 2000,
+    others: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """The metric that a task is judged by, with the 95 % interval of a bootstrap over subjects, of the model, of the best constant
     (that of these very windows, which favours it), and of the task's classical method where there is one.
@@ -85,6 +135,7 @@ def compare(
         predictions: a table of [`predict_held_out`] or [`read_predictions`].
         windows: the raw signals for the classical method, which is left out without them.
         num_resamples: of the bootstrap.
+        others: further predictions for the same windows, by the name of their row.
 
     Returns:
         A row for each with `value`, `low`, `high`, and the same of the model minus the row, `difference`, on the same draws.
@@ -103,6 +154,7 @@ def compare(
         raw = concatenate_datasets([*windows.raw.values()])
         raw = raw_windows_of(Dataset.from_pandas(predictions[KEYS]), raw)
         rows[task.classical_method], _ = classical_predictions(task, raw, float(np.mean(labels)))
+    rows |= others or {}
     metric = primary_metric(task.problem_type)
     subjects = predictions["subject_id"].tolist()
 

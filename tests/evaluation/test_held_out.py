@@ -1,13 +1,23 @@
 """Models measured on people they have not seen: values against numpy, whole tables, and refusals."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 
 from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
 from cmssl_hf.baselines import heart_rate_from_pulse_peaks
-from cmssl_hf.evaluation.held_out import compare, predict_held_out, read_predictions
+from cmssl_hf.evaluation.held_out import (
+    compare,
+    mean_of_probabilities,
+    predict_from_features,
+    predict_held_out,
+    read_predictions,
+)
 from cmssl_hf.evaluation.task_windows import TaskWindows
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments
@@ -78,3 +88,53 @@ def test_folds_are_one_table(tmp_path):
     assert compare(TASK, table, num_resamples=10)["value"][0] == pytest.approx(0.75)
     with pytest.raises(ValueError, match="2 windows are in several files, such as that of record 00 at 0 s"):
         read_predictions([files[0], files[0]])
+
+
+def _ecg(intervals):
+    """Narrow R-peaks at 125 Hz."""
+    times = np.arange(2500) / 125
+    return sum(np.exp(-0.5 * ((times - beat) / 0.012) ** 2) for beat in np.cumsum(intervals))
+
+
+def test_classical_features_are_fitted_on_the_people_of_each_fold(tmp_path):
+    """Regular beats are of the first class, irregular ones of the third; in one fold those who are trained on have it the other way."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2 * 2
+    spread = np.where(labels == 2, 0.3, 0.01)
+    signals = [_ecg(0.8 + scale * generator.uniform(-1, 1, 22)) for scale in spread]
+    subjects = np.array([f"s{number:02d}" for number in range(40)])
+    labels[20:30] = 2 - labels[20:30]
+    files = []
+    for number, (test, train, validation) in enumerate(
+        [(range(5), range(5, 17), range(17, 20)), (range(30, 40), range(20, 26), range(26, 30))]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        files.append(folder / "predictions.csv")
+        pd.DataFrame({"record_id": subjects[test], "start_time": 0.0}).to_csv(files[-1], index=False)
+        splits = {"train": {"subjects": [*subjects[train]]}, "validation": {"subjects": [*subjects[validation]]}}
+        (folder / "run.json").write_text(json.dumps({"identity": {"data": {"splits": splits}}}))
+    windows = SimpleNamespace(
+        task=get_task("physionet2017"),
+        raw_windows=Dataset.from_dict({"signal": signals, "sampling_rate": [125.0] * 40}),
+        subjects=subjects,
+        labels=labels,
+        keys={(subject, 0.0): row for row, subject in enumerate(subjects)},
+    )
+    logits = predict_from_features(files, windows)
+    assert logits.shape == (15, 3)
+    assert (logits[:5].argmax(1) == labels[:5]).all()
+    assert (logits[5:].argmax(1) == 2 - labels[30:]).all()
+    files[0].with_name("run.json").unlink()
+    with pytest.raises(ValueError, match="must lie in the folder of its run"):
+        predict_from_features(files, windows)
+
+
+def test_mean_of_probabilities():
+    first, second = np.log([[0.2, 0.8]]), np.log([[0.6, 0.4]]) + 3
+    rhythm, diagnosis = get_task("physionet2017"), get_task("ptb_xl")
+    np.testing.assert_allclose(np.exp(mean_of_probabilities(rhythm, first, second)), [[0.4, 0.6]])
+    # Labels that do not exclude each other: odds of 3 and 1/3 are probabilities of 0.75 and 0.25.
+    np.testing.assert_allclose(
+        mean_of_probabilities(diagnosis, np.log([[3.0]]), np.log([[1 / 3]])), [[0.0]], atol=1e-12
+    )
