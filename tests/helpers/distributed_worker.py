@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helpers.objectives import PARTS, objective_trainer
+from helpers.objectives import COMPARING, PARTS, objective_trainer
 from helpers.tiny import encoder_config, tokenizer_config
 from helpers.trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_trainer, tokenizer_trainer
 
@@ -19,6 +19,8 @@ from helpers.trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_train
 GLOBAL_BATCH_SIZE = 16
 # 13 windows in batches of 2: the last batch of a process may be smaller, or none be left for it.
 NUM_EVALUATED = 13
+#: Objectives and their backbones.
+PRETRAINED = {name: (name, None) for name in PARTS} | {f"{name} of resnet1d": (name, "resnet1d") for name in COMPARING}
 
 
 def metrics_of(trainer):
@@ -72,16 +74,20 @@ def main(folder: Path, num_processes: int = 1, rank: int = 0) -> None:
         weights[name] = trainer.model.state_dict()
         results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}
     # Objectives contrast windows of all processes, and validate as a single one does.
-    for name in PARTS:
-        of_objective = {"num_eval": NUM_EVALUATED, "dropout": 0.0, "per_device_train_batch_size": batch_size}
-        options = of_objective | {
+    for name, (objective, backbone) in PRETRAINED.items():
+        options = {
+            "backbone": backbone,
+            "num_eval": NUM_EVALUATED,
+            "dropout": 0.0,
+            "per_device_train_batch_size": batch_size,
             "per_device_eval_batch_size": 2,
             "save_strategy": "no",
             "load_best_model_at_end": False,
         }
         options |= {"optim": "sgd", "learning_rate": 0.05, "max_steps": 3, "eval_strategy": "no", "logging_steps": 1}
-        results[name] = {"same weights": metrics_of(objective_trainer(name, folder / name / "evaluating", **options))}
-        trainer = objective_trainer(name, folder / name, **options)
+        evaluating_trainer = objective_trainer(objective, folder / name / "evaluating", **options)
+        results[name] = {"same weights": metrics_of(evaluating_trainer)}
+        trainer = objective_trainer(objective, folder / name, **options)
         trainer.train()
         weights[name] = trainer.model.state_dict()
         results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}

@@ -3,6 +3,7 @@
 import torch
 
 from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
+from cmssl_hf.models.resnet1d.configuration_resnet1d import ResNet1DConfig
 from cmssl_hf.training.engine.arguments import StageArguments
 from cmssl_hf.training.objectives import byol, clip, masked, moco_v3, simclr, simsiam, tfc
 from cmssl_hf.training.objectives.teacher import TeacherTrainer
@@ -37,17 +38,27 @@ PARTS = {
 }
 
 
+#: Those that train an encoder of either backbone.
+COMPARING = [name for name in PARTS if name != "masked"]
+
+
 def objective_arguments(name, **options):
     heads = {} if name == "masked" else HEADS
     return PARTS[name][0](**heads | options)
 
 
-def objective_trainer(name, folder, dropout=0.1, num_samples=100, num_eval=7, model_options=None, **options):
+def objective_trainer(
+    name, folder, dropout=0.1, num_samples=100, num_eval=7, model_options=None, backbone=None, **options
+):
     """A trainer of an objective on `NUM_WINDOWS` windows."""
     _, model_class, trainer_class, collator_class, arguments_class = PARTS[name]
     arguments = objective_arguments(name, **model_options or {})
     torch.manual_seed(0)
-    config = encoder_config(channels=arguments.channels, hidden_dropout_prob=dropout)
+    fields = {"channels": arguments.channels, "hidden_dropout_prob": dropout}
+    if backbone is None:
+        config = encoder_config(**fields)
+    else:
+        config = ResNet1DConfig(base_filters=4, num_blocks=5, patch_size=PATCH, **fields)
     channels = len(arguments.channels)
     return trainer_class(
         model=model_class(config, arguments),

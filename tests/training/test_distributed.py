@@ -21,10 +21,10 @@ from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.engine.arguments import StageArguments
 from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
-from helpers import distributed_worker
+from helpers import distributed_worker, sharded_worker
 from helpers.checkout import ROOT
+from helpers.distributed_worker import PRETRAINED
 from helpers.launched import flags
-from helpers.objectives import PARTS
 
 
 CONFIGS = ROOT / "scripts" / "accelerate"
@@ -76,7 +76,7 @@ def ended_with(folder, rank):
 
 
 STAGES = ["tokenizer", "encoder", "head"]
-OBJECTIVES = list(PARTS)
+OBJECTIVES = list(PRETRAINED)
 
 
 @pytest.mark.parametrize("stage", [*STAGES, *OBJECTIVES])
@@ -231,3 +231,20 @@ def test_fsdp_wraps_the_layers_of_both_models():
     config = load_config_from_file(str(CONFIGS / "gpu_8_fsdp.yaml"))
     assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] == CMSSLLayer.__name__
     assert config.fsdp_config["fsdp_version"] == 2
+
+
+@pytest.mark.long
+def test_two_shards_of_a_model_train_what_one_process_trains(tmp_path):
+    """Without accelerate, FSDP works on CPUs too."""
+    worker = ROOT / "tests" / "helpers" / "sharded_worker.py"
+    launch("torch.distributed.run", "--standalone", "--nproc_per_node", 2, worker, tmp_path)
+    for name, whole in sharded_worker.train().items():
+        for rank in range(2):
+            weights = torch.load(tmp_path / f"weights-{rank}.pt")[name]
+            assert weights.keys() == whole.keys()
+            for key, tensor in whole.items():
+                torch.testing.assert_close(
+                    weights[key], tensor, rtol=0, atol=TOLERANCE, msg=lambda m, n=key: f"{n}: {m}"
+                )
+        # Buffers, which each process keeps whole.
+        assert name == "encoder" or {"codebook.weight", "codebook.cluster_size", "codebook.vector_sum"} <= whole.keys()

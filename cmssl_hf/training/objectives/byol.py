@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..arguments import DataArguments
 from .heads import projection_head
 from .losses import mean_cosine
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
 from .stages import COLLAPSE_NOTE, objective_stage
 from .teacher import Teacher, TeacherTrainer
-from .trainer import ObjectiveOutput
 from .views import LastCheckpointArguments, ViewsArguments, check_momentum, pretrain_from_views
 
 
@@ -35,18 +34,18 @@ class BYOLArguments(ViewsArguments):
         check_momentum(self.teacher_momentum)
 
 
-class EncoderForBYOL(CMSSLEncoderPreTrainedModel):
+class EncoderForBYOL(ObjectiveModel):
     """Encoder, projector and predictor of two layers each, the teacher, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: BYOLArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: BYOLArguments):
         super().__init__(config)
         self.teacher_momentum = arguments.teacher_momentum
         hidden, size = arguments.projection_hidden_size, arguments.projection_size
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(config.hidden_size, hidden, size)
         self.predictor = projection_head(size, hidden, size)
         self.teacher = Teacher(
-            encoder=CMSSLEncoderModel(config), projector=projection_head(config.hidden_size, hidden, size)
+            encoder=new_encoder(config), projector=projection_head(config.hidden_size, hidden, size)
         )
         self.post_init()
         self.teacher.copy(self)

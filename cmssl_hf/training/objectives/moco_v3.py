@@ -5,15 +5,14 @@ from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..arguments import DataArguments
 from ..engine.arguments import StageArguments
 from .heads import projection_head
 from .losses import info_nce, rows_to_contrast
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
 from .stages import CONTRAST_NOTE, objective_stage
 from .teacher import Teacher, TeacherTrainer
-from .trainer import ObjectiveOutput
 from .views import ViewsArguments, check_momentum, check_temperature, pretrain_from_views
 
 
@@ -35,20 +34,18 @@ class MoCoV3Arguments(ViewsArguments):
         check_momentum(self.teacher_momentum)
 
 
-class EncoderForMoCoV3(CMSSLEncoderPreTrainedModel):
+class EncoderForMoCoV3(ObjectiveModel):
     """Encoder, projector of three layers, predictor of two, the teacher, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: MoCoV3Arguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: MoCoV3Arguments):
         super().__init__(config)
         self.temperature, self.teacher_momentum = arguments.temperature, arguments.teacher_momentum
         hidden, size = arguments.projection_hidden_size, arguments.projection_size
         sizes = (config.hidden_size, hidden, hidden, size)
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(*sizes, normalizes_output=True)
         self.predictor = projection_head(size, hidden, size, normalizes_output=True)
-        self.teacher = Teacher(
-            encoder=CMSSLEncoderModel(config), projector=projection_head(*sizes, normalizes_output=True)
-        )
+        self.teacher = Teacher(encoder=new_encoder(config), projector=projection_head(*sizes, normalizes_output=True))
         self.post_init()
         self.teacher.copy(self)
 

@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..arguments import DataArguments
 from ..engine.arguments import StageArguments
 from .heads import projection_head
 from .losses import nt_xent, rows_to_contrast
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
 from .stages import CONTRAST_NOTE, objective_stage
-from .trainer import ObjectiveOutput
 from .views import ViewsArguments, check_temperature, pretrain_from_views
 
 
@@ -28,13 +27,13 @@ class SimCLRArguments(ViewsArguments):
         check_temperature(self.temperature)
 
 
-class EncoderForSimCLR(CMSSLEncoderPreTrainedModel):
+class EncoderForSimCLR(ObjectiveModel):
     """Encoder, projection head of two layers, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: SimCLRArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: SimCLRArguments):
         super().__init__(config)
         self.temperature = arguments.temperature
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(
             config.hidden_size, arguments.projection_hidden_size, arguments.projection_size
         )

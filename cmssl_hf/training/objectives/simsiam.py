@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..arguments import DataArguments
 from .heads import projection_head
 from .losses import mean_cosine
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
 from .stages import COLLAPSE_NOTE, objective_stage
-from .trainer import ObjectiveOutput
 from .views import LastCheckpointArguments, ViewsArguments, pretrain_from_views
 
 
@@ -29,13 +28,13 @@ class SimSiamArguments(ViewsArguments):
             raise ValueError(f"`predictor_hidden_size` must be at least 1, but is {self.predictor_hidden_size}.")
 
 
-class EncoderForSimSiam(CMSSLEncoderPreTrainedModel):
+class EncoderForSimSiam(ObjectiveModel):
     """Encoder, projector of three layers, predictor of two, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: SimSiamArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: SimSiamArguments):
         super().__init__(config)
         hidden, size = arguments.projection_hidden_size, arguments.projection_size
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(config.hidden_size, hidden, hidden, size, normalizes_output=True)
         self.predictor = projection_head(size, arguments.predictor_hidden_size, size)
         self.post_init()

@@ -7,15 +7,14 @@ import numpy as np
 import torch
 
 from ...data.batches import WindowBatch, WindowsCollator, joined, stack_if_alike
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ...signals import standardize
 from ..arguments import DataArguments
 from ..engine.arguments import StageArguments
 from .heads import projection_head
 from .losses import nt_xent, rows_to_contrast
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
 from .stages import CONTRAST_NOTE, objective_stage
-from .trainer import ObjectiveOutput
 from .views import ViewsArguments, check_temperature, pretrain_from_views
 
 
@@ -82,16 +81,16 @@ class TimeFrequencyCollator(WindowsCollator):
         return features | {names[name]: values for name, values in of_spectra.items()}
 
 
-class EncoderForTFC(CMSSLEncoderPreTrainedModel):
+class EncoderForTFC(ObjectiveModel):
     """Encoders of windows and of spectra, projection heads, and the loss of batches of a [`TimeFrequencyCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: TFCArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: TFCArguments):
         super().__init__(config)
         self.temperature, self.within_domain_weight = arguments.temperature, arguments.within_domain_weight
         sizes = (config.hidden_size, arguments.projection_hidden_size, arguments.projection_size)
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(*sizes)
-        self.spectrum_encoder = CMSSLEncoderModel(config)
+        self.spectrum_encoder = new_encoder(config)
         self.spectrum_projector = projection_head(*sizes)
         self.post_init()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -30,6 +30,8 @@ class ProjectionArguments(PretrainingArguments):
         default=2048, metadata={"help": "Width of the projection head's hidden layers."}
     )
     projection_size: int = field(default=128, metadata={"help": "Size of the projections."})
+
+    NEEDS_PATCHES: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
