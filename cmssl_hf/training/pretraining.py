@@ -1,4 +1,4 @@
-"""Pre-training an encoder with any objective that needs nothing but the signals of the windows."""
+"""Pre-training by whatever needs nothing but the signals of the windows: a tokenizer, or an encoder with most objectives."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 
-from ..data.augmentation import WindowAugmentation
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.resnet1d.configuration_resnet1d import ResNet1DConfig
-from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .arguments import DataArguments, NewModelArguments, parse_config_overrides
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.trainer import StageTrainer
@@ -23,7 +22,7 @@ from .stage import Stage
 
 
 @dataclass(kw_only=True)
-class PretrainingArguments(AugmentationArguments):
+class PretrainingArguments(NewModelArguments):
     """The encoder that is pre-trained, with whatever objective."""
 
     objective: str = field(
@@ -85,15 +84,10 @@ class PretrainingArguments(AugmentationArguments):
         return (self.channel,)
 
     def config(self) -> SignalClassificationConfig:
-        """Of the encoder."""
         chosen = {"channels": self.channels, **self.config_overrides}
         if self.backbone is not None:
             return ResNet1DConfig(**chosen)
         return CMSSLEncoderConfig.from_size(self.encoder_size or "small", **chosen)
-
-    def validation_augmentation(self, sampling_rate: float) -> WindowAugmentation | None:
-        """How validation windows are changed, the same each time; not at all, where objectives do not say."""
-        return None
 
 
 class LossTrainer(StageTrainer):
@@ -153,24 +147,24 @@ def pretrain_one_signal(
 def pretrain_by_loss(
     stage: Stage,
     make_model: Callable[[Any], PreTrainedModel],
-    arguments: PretrainingArguments,
+    arguments: NewModelArguments,
     data_arguments: DataArguments,
     training_arguments: StageArguments,
     *,
-    trainer_class: type[LossTrainer] = LossTrainer,
+    trainer_class: type[StageTrainer] = LossTrainer,
     collator_class: type[WindowsCollator] = WindowsCollator,
     **decisive: Any,
 ) -> dict[str, Any]:
-    """What [`pretrain_one_signal`] does, for objectives whose batches or results are others.
+    """What [`pretrain_one_signal`] does, for models, batches or results of other kinds.
 
     Args:
         stage: as there.
-        make_model: what it takes and returns is the same.
-        arguments: its `channels` are read of each window.
+        make_model: called with the config.
+        arguments: of the model; the `channels` of its config are read of each window.
         data_arguments: as there.
         training_arguments: as there.
         trainer_class: what trains the model.
-        collator_class: what makes its input of windows; it is given the encoder's `patch_size`.
+        collator_class: what makes its input of windows; it is given the model's `patch_size`.
         decisive: as there.
     """
     set_seed(training_arguments.seed)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from helpers.objectives import COMPARING, PARTS, objective_trainer
-from helpers.tiny import encoder_config, tokenizer_config
+from helpers.tiny import encoder_config, resnet_config, tokenizer_config
 from helpers.trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_trainer, tokenizer_trainer
 
 
@@ -44,7 +44,7 @@ def make_trainers(folder, batch_size):
         "save_strategy": "no",
     }
     plain_sgd = {"optim": "sgd", "learning_rate": 0.1}
-    head_config = encoder_config(num_labels=1, problem_type="regression", label_mean=70.0, label_std=10.0)
+    labels = {"num_labels": 1, "problem_type": "regression", "label_mean": 70.0, "label_std": 10.0}
     lengths = (LENGTHS + LENGTHS)[:NUM_EVALUATED]
     return {
         "tokenizer": tokenizer_trainer(folder / "tokenizer", tokenizer_config(), **options),
@@ -56,7 +56,13 @@ def make_trainers(folder, batch_size):
             num_eval=NUM_EVALUATED,
             **options | plain_sgd,
         ),
-        "head": finetuning_trainer(folder / "head", head_config, augmentation=STRETCH, **options | plain_sgd),
+        "head": finetuning_trainer(
+            folder / "head", encoder_config(**labels), augmentation=STRETCH, **options | plain_sgd
+        ),
+        # Of windows that are equally long: padding would count for the statistics of batches.
+        "head of resnet1d": finetuning_trainer(
+            folder / "head of resnet1d", resnet_config(**labels), **options | plain_sgd | {"learning_rate": 0.01}
+        ),
     }
 
 

@@ -3,13 +3,12 @@
 import torch
 
 from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
-from cmssl_hf.models.resnet1d.configuration_resnet1d import ResNet1DConfig
 from cmssl_hf.training.engine.arguments import StageArguments
 from cmssl_hf.training.objectives import byol, clip, masked, moco_v3, simclr, simsiam, tfc
 from cmssl_hf.training.objectives.teacher import TeacherTrainer
 from cmssl_hf.training.objectives.views import LastCheckpointArguments, TwoViewsCollator, ViewsTrainer
 from cmssl_hf.training.pretraining import FixedWindows
-from helpers.tiny import PATCH, encoder_config, waves, windows_dataset
+from helpers.tiny import PATCH, encoder_config, resnet_config, waves, windows_dataset
 from helpers.trainers import NUM_WINDOWS, training_arguments
 
 
@@ -58,7 +57,7 @@ def objective_trainer(
     if backbone is None:
         config = encoder_config(**fields)
     else:
-        config = ResNet1DConfig(base_filters=4, num_blocks=5, patch_size=PATCH, **fields)
+        config = resnet_config(**fields)
     channels = len(arguments.channels)
     return trainer_class(
         model=model_class(config, arguments),

@@ -7,6 +7,7 @@ from datasets import Dataset, Features, Value
 
 from cmssl_hf import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from cmssl_hf.data.features import INPUT_VALUES
+from cmssl_hf.models.resnet1d.configuration_resnet1d import ResNet1DConfig
 from cmssl_hf.signals import standardize
 
 
@@ -43,6 +44,11 @@ def encoder_config(**overrides) -> CMSSLEncoderConfig:
         "attention_probs_dropout_prob": 0.0,
     }
     return CMSSLEncoderConfig(**fields | overrides)
+
+
+def resnet_config(**overrides) -> ResNet1DConfig:
+    fields = {"patch_size": PATCH, "base_filters": 4, "num_blocks": 5, "hidden_dropout_prob": 0.0}
+    return ResNet1DConfig(**fields | overrides)
 
 
 def waves(number: int, num_channels: int = 1, num_samples: int | list[int] = 100, seed: int = 0) -> list[np.ndarray]:

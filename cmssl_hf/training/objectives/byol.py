@@ -1,18 +1,16 @@
 """BYOL: one view of a window predicts what a slowly moving teacher makes of the other (Grill et al. 2020)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
-from ..arguments import DataArguments
 from .heads import projection_head
 from .losses import mean_cosine
 from .models import ObjectiveModel, ObjectiveOutput, new_encoder
-from .stages import COLLAPSE_NOTE, objective_stage
+from .stages import COLLAPSE_NOTE
 from .teacher import Teacher, TeacherTrainer
-from .views import LastCheckpointArguments, ViewsArguments, check_momentum, pretrain_from_views
+from .views import LastCheckpointArguments, ViewsArguments, check_momentum, views_objective
 
 
 @dataclass(kw_only=True)
@@ -67,19 +65,14 @@ def byol_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return 2 - 2 * mean_cosine(predictions, targets)
 
 
-def pretrain_by_byol(
-    arguments: BYOLArguments, data_arguments: DataArguments, training_arguments: LastCheckpointArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(BYOL, EncoderForBYOL, arguments, data_arguments, training_arguments, TeacherTrainer)
-
-
-BYOL = objective_stage(
+BYOL = views_objective(
     "byol",
     "BYOL",
+    EncoderForBYOL,
+    BYOLArguments,
     learns="prediction of views",
     task="predict from one changed view of a window what a moving average of itself makes of another (BYOL, Grill et al. 2020)",
     results_note=COLLAPSE_NOTE,
-    arguments=(BYOLArguments, DataArguments, LastCheckpointArguments),
-    function=pretrain_by_byol,
+    training_arguments=LastCheckpointArguments,
+    trainer_class=TeacherTrainer,
 )

@@ -1,18 +1,14 @@
 """SimCLR: two views of a window are to be found among those of all other windows (Chen et al. 2020)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
-from ..arguments import DataArguments
-from ..engine.arguments import StageArguments
 from .heads import projection_head
 from .losses import nt_xent, rows_to_contrast
 from .models import ObjectiveModel, ObjectiveOutput, new_encoder
-from .stages import CONTRAST_NOTE, objective_stage
-from .views import ViewsArguments, check_temperature, pretrain_from_views
+from .views import ViewsArguments, check_temperature, views_objective
 
 
 @dataclass(kw_only=True)
@@ -45,19 +41,11 @@ class EncoderForSimCLR(ObjectiveModel):
         return ObjectiveOutput(nt_xent(first, second, self.temperature), projections.chunk(2)[0])
 
 
-def pretrain_by_simclr(
-    arguments: SimCLRArguments, data_arguments: DataArguments, training_arguments: StageArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(SIMCLR, EncoderForSimCLR, arguments, data_arguments, training_arguments)
-
-
-SIMCLR = objective_stage(
+SIMCLR = views_objective(
     "simclr",
     "SimCLR",
+    EncoderForSimCLR,
+    SimCLRArguments,
     learns="contrast of views",
     task="tell two changed views of a window from those of all other windows (SimCLR, Chen et al. 2020)",
-    results_note=CONTRAST_NOTE,
-    arguments=(SimCLRArguments, DataArguments, StageArguments),
-    function=pretrain_by_simclr,
 )

@@ -1,17 +1,15 @@
 """SimSiam: one view of a window predicts what the encoder itself makes of the other (Chen and He 2021)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
-from ..arguments import DataArguments
 from .heads import projection_head
 from .losses import mean_cosine
 from .models import ObjectiveModel, ObjectiveOutput, new_encoder
-from .stages import COLLAPSE_NOTE, objective_stage
-from .views import LastCheckpointArguments, ViewsArguments, pretrain_from_views
+from .stages import COLLAPSE_NOTE
+from .views import LastCheckpointArguments, ViewsArguments, views_objective
 
 
 @dataclass(kw_only=True)
@@ -47,19 +45,13 @@ class EncoderForSimSiam(ObjectiveModel):
         return ObjectiveOutput(-cosines / 2, first)
 
 
-def pretrain_by_simsiam(
-    arguments: SimSiamArguments, data_arguments: DataArguments, training_arguments: LastCheckpointArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(SIMSIAM, EncoderForSimSiam, arguments, data_arguments, training_arguments)
-
-
-SIMSIAM = objective_stage(
+SIMSIAM = views_objective(
     "simsiam",
     "SimSiam",
+    EncoderForSimSiam,
+    SimSiamArguments,
     learns="prediction of views",
     task="predict from one changed view of a window what it makes itself of another (SimSiam, Chen and He 2021)",
     results_note=COLLAPSE_NOTE,
-    arguments=(SimSiamArguments, DataArguments, LastCheckpointArguments),
-    function=pretrain_by_simsiam,
+    training_arguments=LastCheckpointArguments,
 )

@@ -1,7 +1,6 @@
 """TF-C: a window and its spectrum, each contrasted with a changed copy of itself, and both with each other (Zhang et al. 2022)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +8,10 @@ import torch
 from ...data.batches import WindowBatch, WindowsCollator, joined, stack_if_alike
 from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ...signals import standardize
-from ..arguments import DataArguments
-from ..engine.arguments import StageArguments
 from .heads import projection_head
 from .losses import nt_xent, rows_to_contrast
 from .models import ObjectiveModel, ObjectiveOutput, new_encoder
-from .stages import CONTRAST_NOTE, objective_stage
-from .views import ViewsArguments, check_temperature, pretrain_from_views
+from .views import ViewsArguments, check_temperature, views_objective
 
 
 #: Of the bins of a spectrum, how many are changed, and up to which share of the largest one they are raised (code of TF-C).
@@ -114,29 +110,15 @@ class EncoderForTFC(ObjectiveModel):
         return nt_xent(first, second, self.temperature)
 
 
-def pretrain_by_tfc(
-    arguments: TFCArguments, data_arguments: DataArguments, training_arguments: StageArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(
-        TFC,
-        EncoderForTFC,
-        arguments,
-        data_arguments,
-        training_arguments,
-        collator_class=TimeFrequencyCollator,
-    )
-
-
-TFC = objective_stage(
+TFC = views_objective(
     "tfc",
     "TF-C",
+    EncoderForTFC,
+    TFCArguments,
     learns="contrast of time and frequency",
     task=(
         "find a window's spectrum among those of other windows, and changed copies of both (time-frequency consistency, Zhang et"
         " al. 2022); the encoder of windows is kept"
     ),
-    results_note=CONTRAST_NOTE,
-    arguments=(TFCArguments, DataArguments, StageArguments),
-    function=pretrain_by_tfc,
+    collator_class=TimeFrequencyCollator,
 )
