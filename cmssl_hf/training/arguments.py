@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-from ..data.augmentation import Augmentation
+from ..data.augmentation import Augmentation, WindowAugmentation
 from ..data.prepared.reading import read_manifest
+from ..models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from .engine.parsing import parse_options
 
@@ -159,6 +160,19 @@ class AugmentationArguments:
             polarity_flip=self.polarity_flip,
             masked_share=self.masked_share,
         )
+
+
+@dataclass
+class NewModelArguments(AugmentationArguments):
+    """A model that is pre-trained from random weights."""
+
+    def config(self) -> SignalClassificationConfig:
+        """Of the model."""
+        raise NotImplementedError
+
+    def validation_augmentation(self, sampling_rate: float) -> WindowAugmentation | None:
+        """How validation windows are changed, the same each time; not at all, where objectives do not say."""
+        return None
 
 
 def parse_config_overrides(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import AutoConfig
 
 from ..data.licences import TrainingData, describe_training_data, forbids_commercial_use, shared_origins
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLTokenizerConfig
@@ -181,13 +182,18 @@ def _usage(run: dict[str, Any]) -> str:
             arrays=" and ".join(f"`{channel}`" for channel in _channels(run)),
             arguments=", ".join(f"{channel}={channel}" for channel in _channels(run)),
             items=", ".join(f'"{channel}": {channel}' for channel in _channels(run)),
-            hidden_size=model.get("hidden_size"),
+            hidden_size=_width(model),
             pipeline=_pipeline(task) if task else None,
         )
         .strip()
     )
     # The code of models of other work is not in their folders.
     return usage if _other_work(run) is None else f"import cmssl_hf\n{usage.replace(', trust_remote_code=True', '')}"
+
+
+def _width(model: dict[str, Any]) -> int:
+    """Of what the model says of a window, which some configs compute from other fields."""
+    return model.get("hidden_size") or AutoConfig.for_model(**model).hidden_size
 
 
 def _table(rows: dict[str, Any]) -> str:
@@ -209,7 +215,7 @@ def _model_table(run: dict[str, Any]) -> str:
         "patch": f"{model['patch_size']} samples = {model['patch_size'] / model['sampling_rate']:g} s",
         "layers": model.get("num_hidden_layers"),
         "blocks of convolutions": model.get("num_blocks"),
-        "width": model.get("hidden_size") or model.get("embedding_size"),
+        "width": _width(model),
         "heads": model.get("num_attention_heads"),
         "codebook": f"{model['codebook_size']:,} codes" if "codebook_size" in model else None,
     }
@@ -293,8 +299,8 @@ def _results_section(run: dict[str, Any]) -> str:
     metrics: dict[str, float | str] = {
         name.removeprefix("eval_"): value for name, value in _numbers(run["results"]).items()
     }
-    size = run["identity"]["model"]["codebook_size"]
     if "codes_in_use" in metrics:
+        size = run["identity"]["model"]["codebook_size"]
         metrics["codes_in_use"] = f"{metrics['codes_in_use']:,} of {size:,}"
     rows = {
         name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else value

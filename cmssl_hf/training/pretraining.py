@@ -1,18 +1,19 @@
-"""Pre-training an encoder with any objective that needs nothing but the signals of the windows."""
+"""Pre-training by whatever needs nothing but the signals of the windows: a tokenizer, or an encoder with most objectives."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 
-from ..data.augmentation import WindowAugmentation
 from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
+from ..models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from ..models.resnet1d.configuration_resnet1d import ResNet1DConfig
+from .arguments import DataArguments, NewModelArguments, parse_config_overrides
 from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments
 from .engine.trainer import StageTrainer
@@ -21,7 +22,7 @@ from .stage import Stage
 
 
 @dataclass(kw_only=True)
-class PretrainingArguments(AugmentationArguments):
+class PretrainingArguments(NewModelArguments):
     """The encoder that is pre-trained, with whatever objective."""
 
     objective: str = field(
@@ -32,15 +33,39 @@ class PretrainingArguments(AugmentationArguments):
         },
     )
     channel: str = field(default="ppg", metadata={"help": "The one signal that the encoder reads: `ecg` or `ppg`."})
+    backbone: Literal["resnet1d"] | None = field(
+        default=None,
+        metadata={
+            "help": "The encoder of published baselines, in place of the transformer; for objectives that compare windows."
+        },
+    )
     encoder_size: str | None = field(
-        default=None, metadata={"help": "Published size: `small`, `base` or `large`; `small` if left out."}
+        default=None,
+        metadata={"help": "Published size of the transformer: `small`, `base` or `large`; `small` if left out."},
     )
     config_overrides: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Fields of `CMSSLEncoderConfig`, e.g. `num_hidden_layers=6`."}
+        default_factory=dict,
+        metadata={"help": "Fields of `CMSSLEncoderConfig` or `ResNet1DConfig`, e.g. `num_hidden_layers=6`."},
     )
 
+    #: See `parse_arguments`: a file that says nothing of a backbone means the transformer.
+    OVERRIDES: ClassVar[dict[str, tuple[str, ...]]] = {"backbone": ("encoder_size", "config_overrides")}
+    #: Whether an objective needs an output for each patch, which a transformer has.
+    NEEDS_PATCHES: ClassVar[bool] = True
+
     def __post_init__(self):
-        self.config_overrides = parse_config_overrides(self.config_overrides, CMSSLEncoderConfig)
+        if self.backbone is not None and self.NEEDS_PATCHES:
+            raise ValueError(
+                f"`{self.objective}` learns from an output for each patch, which `{self.backbone}` does not have: leave `backbone`"
+                " out, or take an objective that compares windows, such as simclr."
+            )
+        if self.backbone is not None and self.encoder_size is not None:
+            raise ValueError(
+                f"`encoder_size` is one of the transformer's: give `config_overrides` for the size of a `{self.backbone}`, such as"
+                " base_filters=32,num_blocks=18."
+            )
+        config_class = CMSSLEncoderConfig if self.backbone is None else ResNet1DConfig
+        self.config_overrides = parse_config_overrides(self.config_overrides, config_class)
         of_size = set(ENCODER_SIZES["small"])
         if self.encoder_size is not None and of_size <= set(self.config_overrides):
             raise ValueError(
@@ -58,9 +83,11 @@ class PretrainingArguments(AugmentationArguments):
         """The signals of a window that are read."""
         return (self.channel,)
 
-    def validation_augmentation(self, sampling_rate: float) -> WindowAugmentation | None:
-        """How validation windows are changed, the same each time; not at all, where objectives do not say."""
-        return None
+    def config(self) -> SignalClassificationConfig:
+        chosen = {"channels": self.channels, **self.config_overrides}
+        if self.backbone is not None:
+            return ResNet1DConfig(**chosen)
+        return CMSSLEncoderConfig.from_size(self.encoder_size or "small", **chosen)
 
 
 class LossTrainer(StageTrainer):
@@ -101,7 +128,7 @@ def pretrain_one_signal(
 
     Args:
         stage: registered by `register_objective`.
-        model_class: of a model that has the encoder as its `encoder`, takes a `CMSSLEncoderConfig`, and whose
+        model_class: of a model that has the encoder as its `encoder`, takes its config, and whose
             `forward(input_values, attention_mask=None)` returns an output with a `loss`.
         arguments: which encoder, and how training windows are changed.
         data_arguments: which data.
@@ -119,32 +146,30 @@ def pretrain_one_signal(
 
 def pretrain_by_loss(
     stage: Stage,
-    make_model: Callable[[CMSSLEncoderConfig], PreTrainedModel],
-    arguments: PretrainingArguments,
+    make_model: Callable[[Any], PreTrainedModel],
+    arguments: NewModelArguments,
     data_arguments: DataArguments,
     training_arguments: StageArguments,
     *,
-    trainer_class: type[LossTrainer] = LossTrainer,
+    trainer_class: type[StageTrainer] = LossTrainer,
     collator_class: type[WindowsCollator] = WindowsCollator,
     **decisive: Any,
 ) -> dict[str, Any]:
-    """What [`pretrain_one_signal`] does, for objectives whose batches or results are others.
+    """What [`pretrain_one_signal`] does, for models, batches or results of other kinds.
 
     Args:
         stage: as there.
-        make_model: what it takes and returns is the same.
-        arguments: its `channels` are read of each window.
+        make_model: called with the config.
+        arguments: of the model; the `channels` of its config are read of each window.
         data_arguments: as there.
         training_arguments: as there.
         trainer_class: what trains the model.
-        collator_class: what makes its input of windows; it is given the encoder's `patch_size`.
+        collator_class: what makes its input of windows; it is given the model's `patch_size`.
         decisive: as there.
     """
     set_seed(training_arguments.seed)
     data_arguments.check_for_pretraining()
-    config = CMSSLEncoderConfig.from_size(
-        arguments.encoder_size or "small", **{"channels": arguments.channels, **arguments.config_overrides}
-    )
+    config = arguments.config()
     feature_extractor = CMSSLFeatureExtractor(
         channels=config.channels,
         sampling_rate=config.sampling_rate,

@@ -6,25 +6,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import EvalPrediction, TrainerCallback, set_seed
+from transformers import EvalPrediction, TrainerCallback
 
-from ..data.batches import WindowsCollator, WindowsDataset
 from ..models.cmssl.configuration_cmssl import CMSSLTokenizerConfig
-from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_layers import patch_attention_mask
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
-from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
+from .arguments import DataArguments, NewModelArguments, parse_config_overrides
 from .codebook import CodebookCollapseCallback, initialize_codebook, revive_codes
-from .data import describe_data, load_stage_data, median_window_seconds
 from .engine.arguments import StageArguments, refuse_idle
 from .engine.trainer import StageTrainer
-from .model_card import write_model_card
+from .pretraining import pretrain_by_loss
 from .reconstruction import codebook_metrics, reconstruction_metrics, reconstruction_report, reconstruction_statistics
 from .stage import Stage, register_stage
 
 
 @dataclass(kw_only=True)
-class TokenizerArguments(AugmentationArguments):
+class TokenizerArguments(NewModelArguments):
     """The tokenizer of stage 1."""
 
     channels: list[str] = field(
@@ -42,6 +39,9 @@ class TokenizerArguments(AugmentationArguments):
                 f"`config_overrides` ask for the channels {self.config_overrides['channels']}, but `channels` are"
                 f" {self.channels}: give them as `channels`."
             )
+
+    def config(self) -> CMSSLTokenizerConfig:
+        return CMSSLTokenizerConfig(**{"channels": self.channels, **self.config_overrides})
 
 
 @dataclass
@@ -263,34 +263,14 @@ def pretrain_tokenizer(
     Returns:
         Validation metrics of the best checkpoint: see `TokenizerTrainer`.
     """
-    set_seed(training_arguments.seed)
-    data_arguments.check_for_pretraining()
-    config = CMSSLTokenizerConfig(**{"channels": tokenizer_arguments.channels, **tokenizer_arguments.config_overrides})
-    feature_extractor = CMSSLFeatureExtractor(
-        channels=config.channels,
-        sampling_rate=config.sampling_rate,
-        patch_size=config.patch_size,
-        do_band_pass=data_arguments.do_band_pass is not False,
+    return pretrain_by_loss(
+        TOKENIZER,
+        CMSSLTokenizerModel,
+        tokenizer_arguments,
+        data_arguments,
+        training_arguments,
+        trainer_class=TokenizerTrainer,
     )
-    splits = load_stage_data(data_arguments, feature_extractor, training_arguments, ("train", "validation"))
-    config.window_seconds = median_window_seconds(splits["train"], config.sampling_rate)
-    augmentation = tokenizer_arguments.augmentation(config.sampling_rate)
-    run, checkpoint = TOKENIZER.open_run(
-        training_arguments, config, describe_data(splits, data_arguments), augmentation=vars(augmentation)
-    )
-    trainer = TokenizerTrainer(
-        model=CMSSLTokenizerModel(config),
-        args=training_arguments,
-        data_collator=WindowsCollator(config.patch_size),
-        train_dataset=WindowsDataset(
-            splits["train"], ["input_values"], augmentation=augmentation, seed=training_arguments.seed
-        ),
-        eval_dataset=WindowsDataset(splits["validation"], ["input_values"]),
-        processing_class=feature_extractor,
-    )
-    metrics = trainer.run(run, checkpoint)
-    trainer.publish(write_model_card)
-    return metrics
 
 
 TOKENIZER = register_stage(

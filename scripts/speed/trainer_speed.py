@@ -12,7 +12,7 @@ from datasets import Dataset, List, Value
 from transformers import TrainerCallback
 from window_files import write_windows
 
-from cmssl_hf import CMSSLEncoderConfig, CMSSLEncoderForPreTraining, CMSSLTokenizerConfig, CMSSLTokenizerModel
+from cmssl_hf import CMSSLEncoderConfig, CMSSLEncoderForPreTraining, CMSSLTokenizerModel
 from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
 from cmssl_hf.models.cpu_kernels import cpu_kernels
 from cmssl_hf.training.arguments import DataArguments
@@ -89,7 +89,7 @@ def _dataset(folder: Path, stage: str, num_windows: int) -> Dataset:
 def _trainer(stage, model_arguments, training, dataset):
     augmentation = model_arguments.augmentation(125)
     if stage == "tokenizer":
-        config = CMSSLTokenizerConfig(channels=model_arguments.channels, **model_arguments.config_overrides)
+        config = model_arguments.config()
         return TokenizerTrainer(
             model=CMSSLTokenizerModel(config),
             args=training,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helpers.objectives import PARTS, objective_trainer
-from helpers.tiny import encoder_config, tokenizer_config
+from helpers.objectives import COMPARING, PARTS, objective_trainer
+from helpers.tiny import encoder_config, resnet_config, tokenizer_config
 from helpers.trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_trainer, tokenizer_trainer
 
 
@@ -19,6 +19,8 @@ from helpers.trainers import LENGTHS, STRETCH, encoder_trainer, finetuning_train
 GLOBAL_BATCH_SIZE = 16
 # 13 windows in batches of 2: the last batch of a process may be smaller, or none be left for it.
 NUM_EVALUATED = 13
+#: Objectives and their backbones.
+PRETRAINED = {name: (name, None) for name in PARTS} | {f"{name} of resnet1d": (name, "resnet1d") for name in COMPARING}
 
 
 def metrics_of(trainer):
@@ -42,7 +44,7 @@ def make_trainers(folder, batch_size):
         "save_strategy": "no",
     }
     plain_sgd = {"optim": "sgd", "learning_rate": 0.1}
-    head_config = encoder_config(num_labels=1, problem_type="regression", label_mean=70.0, label_std=10.0)
+    labels = {"num_labels": 1, "problem_type": "regression", "label_mean": 70.0, "label_std": 10.0}
     lengths = (LENGTHS + LENGTHS)[:NUM_EVALUATED]
     return {
         "tokenizer": tokenizer_trainer(folder / "tokenizer", tokenizer_config(), **options),
@@ -54,7 +56,13 @@ def make_trainers(folder, batch_size):
             num_eval=NUM_EVALUATED,
             **options | plain_sgd,
         ),
-        "head": finetuning_trainer(folder / "head", head_config, augmentation=STRETCH, **options | plain_sgd),
+        "head": finetuning_trainer(
+            folder / "head", encoder_config(**labels), augmentation=STRETCH, **options | plain_sgd
+        ),
+        # Of windows that are equally long: padding would count for the statistics of batches.
+        "head of resnet1d": finetuning_trainer(
+            folder / "head of resnet1d", resnet_config(**labels), **options | plain_sgd | {"learning_rate": 0.01}
+        ),
     }
 
 
@@ -72,16 +80,20 @@ def main(folder: Path, num_processes: int = 1, rank: int = 0) -> None:
         weights[name] = trainer.model.state_dict()
         results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}
     # Objectives contrast windows of all processes, and validate as a single one does.
-    for name in PARTS:
-        of_objective = {"num_eval": NUM_EVALUATED, "dropout": 0.0, "per_device_train_batch_size": batch_size}
-        options = of_objective | {
+    for name, (objective, backbone) in PRETRAINED.items():
+        options = {
+            "backbone": backbone,
+            "num_eval": NUM_EVALUATED,
+            "dropout": 0.0,
+            "per_device_train_batch_size": batch_size,
             "per_device_eval_batch_size": 2,
             "save_strategy": "no",
             "load_best_model_at_end": False,
         }
         options |= {"optim": "sgd", "learning_rate": 0.05, "max_steps": 3, "eval_strategy": "no", "logging_steps": 1}
-        results[name] = {"same weights": metrics_of(objective_trainer(name, folder / name / "evaluating", **options))}
-        trainer = objective_trainer(name, folder / name, **options)
+        evaluating_trainer = objective_trainer(objective, folder / name / "evaluating", **options)
+        results[name] = {"same weights": metrics_of(evaluating_trainer)}
+        trainer = objective_trainer(objective, folder / name, **options)
         trainer.train()
         weights[name] = trainer.model.state_dict()
         results[name] |= {"losses": losses_of(trainer), "trained": metrics_of(trainer)}

@@ -4,17 +4,14 @@ from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments
 from helpers.checkout import ROOT
+from helpers.tiny import NO_DROPOUT, TINY_TOKENIZER
 
 
 STAGE = (
     ROOT / "scripts" / "pretrain_tokenizer.py",
     ROOT / "scripts" / "configs" / "pretrain_tokenizer_small-data.yaml",
 )
-_TINY = (
-    "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,num_decoder_layers=1,"
-    "num_decoder_attention_heads=2,decoder_mlp_size=32,codebook_size=16,codebook_dim=8,hidden_dropout_prob=0.0,"
-    "attention_probs_dropout_prob=0.0"
-)
+_TINY = ",".join(f"{name}={value}" for name, value in (TINY_TOKENIZER | NO_DROPOUT).items())
 
 
 def flags(output_dir, cache_dir, batch_size, **options):

@@ -8,7 +8,7 @@ from cmssl_hf.training.objectives import byol, clip, masked, moco_v3, simclr, si
 from cmssl_hf.training.objectives.teacher import TeacherTrainer
 from cmssl_hf.training.objectives.views import LastCheckpointArguments, TwoViewsCollator, ViewsTrainer
 from cmssl_hf.training.pretraining import FixedWindows
-from helpers.tiny import PATCH, encoder_config, waves, windows_dataset
+from helpers.tiny import PATCH, encoder_config, resnet_config, waves, windows_dataset
 from helpers.trainers import NUM_WINDOWS, training_arguments
 
 
@@ -37,17 +37,27 @@ PARTS = {
 }
 
 
+#: Those that train an encoder of either backbone.
+COMPARING = [name for name in PARTS if name != "masked"]
+
+
 def objective_arguments(name, **options):
     heads = {} if name == "masked" else HEADS
     return PARTS[name][0](**heads | options)
 
 
-def objective_trainer(name, folder, dropout=0.1, num_samples=100, num_eval=7, model_options=None, **options):
+def objective_trainer(
+    name, folder, dropout=0.1, num_samples=100, num_eval=7, model_options=None, backbone=None, **options
+):
     """A trainer of an objective on `NUM_WINDOWS` windows."""
     _, model_class, trainer_class, collator_class, arguments_class = PARTS[name]
     arguments = objective_arguments(name, **model_options or {})
     torch.manual_seed(0)
-    config = encoder_config(channels=arguments.channels, hidden_dropout_prob=dropout)
+    fields = {"channels": arguments.channels, "hidden_dropout_prob": dropout}
+    if backbone is None:
+        config = encoder_config(**fields)
+    else:
+        config = resnet_config(**fields)
     channels = len(arguments.channels)
     return trainer_class(
         model=model_class(config, arguments),

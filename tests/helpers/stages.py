@@ -4,20 +4,10 @@ from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
+from helpers.tiny import TINY_TOKENIZER
 
 
 PEOPLE = {"num_subjects": 20, "seconds_per_subject": 60.0}  # 16 / 2 / 2 people with 6 windows each
-TINY_TOKENIZER = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "num_decoder_layers": 1,
-    "num_decoder_attention_heads": 2,
-    "decoder_mlp_size": 32,
-    "codebook_size": 16,
-    "codebook_dim": 8,
-}
 TINY_ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
 

@@ -7,28 +7,30 @@ from datasets import Dataset, Features, Value
 
 from cmssl_hf import CMSSLEncoderConfig, CMSSLTokenizerConfig
 from cmssl_hf.data.features import INPUT_VALUES
+from cmssl_hf.models.resnet1d.configuration_resnet1d import ResNet1DConfig
 from cmssl_hf.signals import standardize
 
 
 PATCH = 25
 
 
+#: Sizes of a tokenizer.
+TINY_TOKENIZER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "num_decoder_layers": 1,
+    "num_decoder_attention_heads": 2,
+    "decoder_mlp_size": 32,
+    "codebook_size": 16,
+    "codebook_dim": 8,
+}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
 def tokenizer_config(**overrides) -> CMSSLTokenizerConfig:
-    fields = {
-        "patch_size": PATCH,
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "num_decoder_layers": 1,
-        "num_decoder_attention_heads": 2,
-        "decoder_mlp_size": 32,
-        "codebook_size": 16,
-        "codebook_dim": 8,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-    return CMSSLTokenizerConfig(**fields | overrides)
+    return CMSSLTokenizerConfig(**{"patch_size": PATCH} | TINY_TOKENIZER | NO_DROPOUT | overrides)
 
 
 def encoder_config(**overrides) -> CMSSLEncoderConfig:
@@ -39,10 +41,13 @@ def encoder_config(**overrides) -> CMSSLEncoderConfig:
         "num_attention_heads": 2,
         "intermediate_size": 32,
         "codebook_size": 16,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
     }
-    return CMSSLEncoderConfig(**fields | overrides)
+    return CMSSLEncoderConfig(**fields | NO_DROPOUT | overrides)
+
+
+def resnet_config(**overrides) -> ResNet1DConfig:
+    fields = {"patch_size": PATCH, "base_filters": 4, "num_blocks": 5, "hidden_dropout_prob": 0.0}
+    return ResNet1DConfig(**fields | overrides)
 
 
 def waves(number: int, num_channels: int = 1, num_samples: int | list[int] = 100, seed: int = 0) -> list[np.ndarray]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import List, Value
-from transformers import TrainerCallback
+from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLEncoderForSequenceClassification, CMSSLTokenizerModel
+from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLTokenizerModel
 from cmssl_hf.data.augmentation import Augmentation
 from cmssl_hf.data.batches import WindowsCollator, WindowsDataset
 from cmssl_hf.tasks import get_task
@@ -113,7 +113,7 @@ def finetuning_trainer(
     arguments = training_arguments(FinetuningArguments, folder, **options)
     arguments.greater_is_better = task.greater_is_better
     return FinetuningTrainer(
-        model=CMSSLEncoderForSequenceClassification(config),
+        model=AutoModelForSequenceClassification.from_config(config),
         args=arguments,
         data_collator=WindowsCollator(PATCH, label_column="label"),
         train_dataset=WindowsDataset(

@@ -14,9 +14,17 @@ def test_every_part_runs_and_is_stored(tmp_path, capsys):
     assert set(gpu.PARTS) <= results.keys() and results["small"]
     assert "error" not in (tmp_path / "gpu.json").read_text()
     assert set(results["machine"]["measured_peak_tflops"]) == {"bfloat16", "float16", "float32"}
+    workloads = ["stage 1", "stage 2", "fine-tuning", "tokenising", "embedding"]
+    assert [case["workload"] for case in results["speed"]] == workloads
     for case in results["speed"]:
         assert case["windows_per_second"].keys() == {str(side) for side in gpu.SIDES}
         assert case["ratio_to_published_float16"]["published, float16"] == 1
+    of_stage_2 = results["speed"][1]
+    for side in map(str, gpu.SIDES):
+        peak = results["machine"]["measured_peak_tflops"][side.rpartition(", ")[2]]
+        assert of_stage_2["share_of_measured_peak"][side] == pytest.approx(of_stage_2["matrix_tflops"][side] / peak)
+    memory = [(row["workload"], row["side"]) for row in results["memory"]]
+    assert memory == [(workload, str(side)) for workload in workloads[:3] for side in gpu.MEMORY_SIDES]
     assert [result["stage"] for result in results["trainers"]] == ["tokenizer", "encoder"]
     assert all(result["share"] > 0 for result in results["trainers"])
     assert all(case["longest"] for case in results["profile"])
@@ -36,6 +44,14 @@ def test_a_measurement_that_fails_leaves_the_others(tmp_path, monkeypatch):
     assert first == {"workload": "stage 1", "size": "small", "error": "RuntimeError: out of memory"}
     assert second == {"workload": "stage 2", "size": "small"}
     assert json.loads((tmp_path / "gpu.json").read_text())["profile"] == [first, second]
+
+
+def test_the_cases_are_those_of_the_table_of_speed():
+    encoders = [("stage 2", size) for size in ("small", "base", "large")]
+    others = [(workload, "small") for workload in ("stage 1", "fine-tuning", "tokenising", "embedding")]
+    assert sorted(gpu.Measurement("cpu", small=False, deadline=0).cases) == sorted(encoders + others)
+    for who in ("published", "ours"):
+        assert {side.dtype for side in gpu.SIDES if side.who == who} == {"float32", "float16", "bfloat16"}
 
 
 def test_operations_are_two_per_weight_and_patch_forward_and_four_backward():

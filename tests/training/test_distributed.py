@@ -21,10 +21,10 @@ from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.engine.arguments import StageArguments
 from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
-from helpers import distributed_worker
+from helpers import distributed_worker, sharded_worker
 from helpers.checkout import ROOT
+from helpers.distributed_worker import PRETRAINED
 from helpers.launched import flags
-from helpers.objectives import PARTS
 
 
 CONFIGS = ROOT / "scripts" / "accelerate"
@@ -33,8 +33,8 @@ CONFIGS = ROOT / "scripts" / "accelerate"
 TOLERANCE = 1e-5
 
 
-def launch(*command, timeout=240, check=True):
-    """Runs a command with all its processes; none is left behind."""
+def launch(*command, check=True):
+    """Runs a command with all its processes; none is left behind, also if one waits for another in vain."""
     process = subprocess.Popen(
         [sys.executable, "-m", *map(str, command)],
         cwd=ROOT,
@@ -46,7 +46,7 @@ def launch(*command, timeout=240, check=True):
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=timeout)
+        output, _ = process.communicate(timeout=1200)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -75,8 +75,8 @@ def ended_with(folder, rank):
     return torch.load(folder / f"weights-{rank}.pt"), json.loads((folder / f"results-{rank}.json").read_text())
 
 
-STAGES = ["tokenizer", "encoder", "head"]
-OBJECTIVES = list(PARTS)
+STAGES = ["tokenizer", "encoder", "head", "head of resnet1d"]
+OBJECTIVES = list(PRETRAINED)
 
 
 @pytest.mark.parametrize("stage", [*STAGES, *OBJECTIVES])
@@ -192,7 +192,6 @@ def test_refusal_ends_all_processes_with_its_message(tmp_path):
         CONFIGS / "cpu_2.yaml",
         ROOT / "scripts" / "pretrain_tokenizer.py",
         *flags(tmp_path / "run", tmp_path / "cache", 8, max_steps=10, kmeans_windows=1),
-        timeout=120,
         check=False,
     )
     assert code != 0
@@ -231,3 +230,20 @@ def test_fsdp_wraps_the_layers_of_both_models():
     config = load_config_from_file(str(CONFIGS / "gpu_8_fsdp.yaml"))
     assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] == CMSSLLayer.__name__
     assert config.fsdp_config["fsdp_version"] == 2
+
+
+@pytest.mark.long
+def test_two_shards_of_a_model_train_what_one_process_trains(tmp_path):
+    """Without accelerate, FSDP works on CPUs too."""
+    worker = ROOT / "tests" / "helpers" / "sharded_worker.py"
+    launch("torch.distributed.run", "--standalone", "--nproc_per_node", 2, worker, tmp_path)
+    for name, whole in sharded_worker.train().items():
+        for rank in range(2):
+            weights = torch.load(tmp_path / f"weights-{rank}.pt")[name]
+            assert weights.keys() == whole.keys()
+            for key, tensor in whole.items():
+                torch.testing.assert_close(
+                    weights[key], tensor, rtol=0, atol=TOLERANCE, msg=lambda m, n=key: f"{n}: {m}"
+                )
+        # Buffers, which each process keeps whole.
+        assert name == "encoder" or {"codebook.weight", "codebook.cluster_size", "codebook.vector_sum"} <= whole.keys()

@@ -13,7 +13,8 @@ from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
 from cmssl_hf.training.own_labels import task_of_labels
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
-from helpers.stages import TINY_ENCODER, TINY_TOKENIZER, training
+from helpers.stages import TINY_ENCODER, training
+from helpers.tiny import TINY_TOKENIZER
 
 
 PEOPLE = 12

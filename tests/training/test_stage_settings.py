@@ -6,25 +6,17 @@ import pytest
 import torch
 
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLFeatureExtractor, CMSSLTokenizerModel
-from cmssl_hf.training import encoder, finetuning, stage, tokenizer
+from cmssl_hf.training import encoder, finetuning, pretraining, stage
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
 from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
-from helpers.tiny import encoder_config, tokenizer_config
+from helpers.tiny import TINY_TOKENIZER, encoder_config, tokenizer_config
 
 
 PEOPLE = {"num_subjects": 10, "seconds_per_subject": 20.0}
 RATE = 64
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-TINY_TOKENIZER = {
-    **TINY,
-    "num_decoder_layers": 1,
-    "num_decoder_attention_heads": 2,
-    "decoder_mlp_size": 32,
-    "codebook_size": 16,
-    "codebook_dim": 8,
-}
 AUGMENTED = {"masked_share": 0.3, "baseline_wander": 0.2}
 
 
@@ -131,7 +123,7 @@ def test_a_new_model_is_filtered_as_asked(stage, do_band_pass, expected, folder,
         seen.append(feature_extractor.do_band_pass)
         raise Opened
 
-    monkeypatch.setattr({"tokenizer": tokenizer, "finetuning": finetuning}[stage], "load_stage_data", load)
+    monkeypatch.setattr({"tokenizer": pretraining, "finetuning": finetuning}[stage], "load_stage_data", load)
     scratch = {"from_scratch": "small", "model_name_or_path": None} if stage == "finetuning" else {}
     run, *arguments = stage_arguments(stage, folder, models, model=scratch, data={"do_band_pass": do_band_pass})
     with pytest.raises(Opened):

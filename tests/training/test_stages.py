@@ -34,7 +34,8 @@ from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.encoder import EncoderArguments
 from cmssl_hf.training.labels import describe_labels
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
-from helpers.stages import PEOPLE, TINY_TOKENIZER, run_encoder, run_finetuning, run_tokenizer, training
+from helpers.stages import PEOPLE, run_encoder, run_finetuning, run_tokenizer, training
+from helpers.tiny import TINY_TOKENIZER
 
 
 @pytest.fixture(scope="module")

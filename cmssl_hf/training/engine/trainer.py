@@ -29,6 +29,7 @@ from .checkpoints import CheckpointingTrainer, best_checkpoint, refuse_damaged
 from .divergence import DivergenceCallback
 from .optimization import parameter_groups
 from .precision import log_precision
+from .processes import share_batch_norms
 from .progress import Progress
 from .run_folder import RunFolder
 from .shared_memory import full_shared_memory_explained, refuse_small_shared_memory
@@ -57,6 +58,8 @@ class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
                     "`augment_on_device` does nothing where training windows are not changed, or not as windows but as views."
                 )
             self.train_dataset.augments_on_device = True
+        if self.args.world_size > 1:
+            share_batch_norms(self.model)
         if self.args.compile_layers:
             for module in self.model.modules():
                 if isinstance(module, CMSSLLayer):

@@ -1,19 +1,16 @@
 """BYOL: one view of a window predicts what a slowly moving teacher makes of the other (Grill et al. 2020)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
-from ..arguments import DataArguments
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from .heads import projection_head
 from .losses import mean_cosine
-from .stages import COLLAPSE_NOTE, objective_stage
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .stages import COLLAPSE_NOTE
 from .teacher import Teacher, TeacherTrainer
-from .trainer import ObjectiveOutput
-from .views import LastCheckpointArguments, ViewsArguments, check_momentum, pretrain_from_views
+from .views import LastCheckpointArguments, ViewsArguments, check_momentum, views_objective
 
 
 @dataclass(kw_only=True)
@@ -35,18 +32,18 @@ class BYOLArguments(ViewsArguments):
         check_momentum(self.teacher_momentum)
 
 
-class EncoderForBYOL(CMSSLEncoderPreTrainedModel):
+class EncoderForBYOL(ObjectiveModel):
     """Encoder, projector and predictor of two layers each, the teacher, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: BYOLArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: BYOLArguments):
         super().__init__(config)
         self.teacher_momentum = arguments.teacher_momentum
         hidden, size = arguments.projection_hidden_size, arguments.projection_size
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(config.hidden_size, hidden, size)
         self.predictor = projection_head(size, hidden, size)
         self.teacher = Teacher(
-            encoder=CMSSLEncoderModel(config), projector=projection_head(config.hidden_size, hidden, size)
+            encoder=new_encoder(config), projector=projection_head(config.hidden_size, hidden, size)
         )
         self.post_init()
         self.teacher.copy(self)
@@ -68,19 +65,14 @@ def byol_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return 2 - 2 * mean_cosine(predictions, targets)
 
 
-def pretrain_by_byol(
-    arguments: BYOLArguments, data_arguments: DataArguments, training_arguments: LastCheckpointArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(BYOL, EncoderForBYOL, arguments, data_arguments, training_arguments, TeacherTrainer)
-
-
-BYOL = objective_stage(
+BYOL = views_objective(
     "byol",
     "BYOL",
+    EncoderForBYOL,
+    BYOLArguments,
     learns="prediction of views",
     task="predict from one changed view of a window what a moving average of itself makes of another (BYOL, Grill et al. 2020)",
     results_note=COLLAPSE_NOTE,
-    arguments=(BYOLArguments, DataArguments, LastCheckpointArguments),
-    function=pretrain_by_byol,
+    training_arguments=LastCheckpointArguments,
+    trainer_class=TeacherTrainer,
 )

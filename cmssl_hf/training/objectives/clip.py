@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ..arguments import DataArguments
 from ..engine.arguments import StageArguments
 from ..engine.checkpoints import sha256_of
@@ -19,8 +19,9 @@ from ..engine.run_folder import RUN_FILE, RunFolder, model_identity, read_run
 from ..pretraining import pretrain_by_loss
 from .heads import projection_head
 from .losses import info_nce, rows_to_contrast
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
 from .stages import CONTRAST_NOTE, objective_stage
-from .trainer import ObjectiveOutput, ObjectiveTrainer
+from .trainer import ObjectiveTrainer
 from .views import ProjectionArguments, check_batches, check_temperature, refuse_repeated_windows
 
 
@@ -48,16 +49,15 @@ class CLIPArguments(ProjectionArguments):
         return ("ecg", "ppg")
 
 
-class EncodersForCLIP(CMSSLEncoderPreTrainedModel):
+class EncodersForCLIP(ObjectiveModel):
     """An encoder and a projection head for each signal, and the loss of windows that have both."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: CLIPArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: CLIPArguments):
         super().__init__(config)
         self.temperature = arguments.temperature
-        of_one = {name: CMSSLEncoderConfig(**{**config.to_dict(), "channels": (name,)}) for name in config.channels}
-        self.encoders = nn.ModuleDict({name: CMSSLEncoderModel(of_one[name]) for name in of_one})
+        self.encoders = nn.ModuleDict({name: new_encoder(config, channels=(name,)) for name in config.channels})
         sizes = (config.hidden_size, arguments.projection_hidden_size, arguments.projection_size)
-        self.projectors = nn.ModuleDict({name: projection_head(*sizes) for name in of_one})
+        self.projectors = nn.ModuleDict({name: projection_head(*sizes) for name in config.channels})
         self.post_init()
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> ObjectiveOutput:
@@ -78,7 +78,7 @@ class CLIPTrainer(ObjectiveTrainer):
         super().__init__(*args, **kwargs)
         refuse_repeated_windows(self)
 
-    def encoders(self) -> dict[str, CMSSLEncoderModel]:
+    def encoders(self) -> dict[str, PreTrainedModel]:
         return dict(self.model.encoders.items())
 
     def run(

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from .processes import gather_rows
+from ..engine.processes import gather_rows
 
 
 def rows_to_contrast(model: nn.Module, *projections: torch.Tensor) -> list[torch.Tensor]:

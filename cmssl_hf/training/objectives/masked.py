@@ -15,8 +15,9 @@ from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncod
 from ..arguments import DataArguments
 from ..engine.arguments import StageArguments
 from ..pretraining import PretrainingArguments, pretrain_by_loss
+from .models import ObjectiveOutput
 from .stages import objective_stage
-from .trainer import ObjectiveOutput, ObjectiveTrainer
+from .trainer import ObjectiveTrainer
 
 
 @dataclass(kw_only=True)

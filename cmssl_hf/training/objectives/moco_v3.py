@@ -1,20 +1,15 @@
 """MoCo v3: one view of a window is to find, among all windows, what a slowly moving teacher makes of the other (Chen et al. 2021)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
-from ..arguments import DataArguments
-from ..engine.arguments import StageArguments
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from .heads import projection_head
 from .losses import info_nce, rows_to_contrast
-from .stages import CONTRAST_NOTE, objective_stage
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
 from .teacher import Teacher, TeacherTrainer
-from .trainer import ObjectiveOutput
-from .views import ViewsArguments, check_momentum, check_temperature, pretrain_from_views
+from .views import ViewsArguments, check_momentum, check_temperature, views_objective
 
 
 @dataclass(kw_only=True)
@@ -35,20 +30,18 @@ class MoCoV3Arguments(ViewsArguments):
         check_momentum(self.teacher_momentum)
 
 
-class EncoderForMoCoV3(CMSSLEncoderPreTrainedModel):
+class EncoderForMoCoV3(ObjectiveModel):
     """Encoder, projector of three layers, predictor of two, the teacher, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: MoCoV3Arguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: MoCoV3Arguments):
         super().__init__(config)
         self.temperature, self.teacher_momentum = arguments.temperature, arguments.teacher_momentum
         hidden, size = arguments.projection_hidden_size, arguments.projection_size
         sizes = (config.hidden_size, hidden, hidden, size)
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(*sizes, normalizes_output=True)
         self.predictor = projection_head(size, hidden, size, normalizes_output=True)
-        self.teacher = Teacher(
-            encoder=CMSSLEncoderModel(config), projector=projection_head(*sizes, normalizes_output=True)
-        )
+        self.teacher = Teacher(encoder=new_encoder(config), projector=projection_head(*sizes, normalizes_output=True))
         self.post_init()
         self.teacher.copy(self)
 
@@ -64,24 +57,15 @@ class EncoderForMoCoV3(CMSSLEncoderPreTrainedModel):
         return ObjectiveOutput(2 * self.temperature * contrast, projections[0])
 
 
-def pretrain_by_moco_v3(
-    arguments: MoCoV3Arguments, data_arguments: DataArguments, training_arguments: StageArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(
-        MOCO_V3, EncoderForMoCoV3, arguments, data_arguments, training_arguments, TeacherTrainer
-    )
-
-
-MOCO_V3 = objective_stage(
+MOCO_V3 = views_objective(
     "moco_v3",
     "MoCo v3",
+    EncoderForMoCoV3,
+    MoCoV3Arguments,
     learns="contrast of views",
     task=(
         "find, by one changed view of a window and among all windows, what a moving average of itself makes of another view"
         " (MoCo v3, Chen et al. 2021)"
     ),
-    results_note=CONTRAST_NOTE,
-    arguments=(MoCoV3Arguments, DataArguments, StageArguments),
-    function=pretrain_by_moco_v3,
+    trainer_class=TeacherTrainer,
 )

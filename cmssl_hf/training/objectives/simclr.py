@@ -1,19 +1,14 @@
 """SimCLR: two views of a window are to be found among those of all other windows (Chen et al. 2020)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
-from ..arguments import DataArguments
-from ..engine.arguments import StageArguments
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from .heads import projection_head
 from .losses import nt_xent, rows_to_contrast
-from .stages import CONTRAST_NOTE, objective_stage
-from .trainer import ObjectiveOutput
-from .views import ViewsArguments, check_temperature, pretrain_from_views
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .views import ViewsArguments, check_temperature, views_objective
 
 
 @dataclass(kw_only=True)
@@ -28,13 +23,13 @@ class SimCLRArguments(ViewsArguments):
         check_temperature(self.temperature)
 
 
-class EncoderForSimCLR(CMSSLEncoderPreTrainedModel):
+class EncoderForSimCLR(ObjectiveModel):
     """Encoder, projection head of two layers, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: SimCLRArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: SimCLRArguments):
         super().__init__(config)
         self.temperature = arguments.temperature
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(
             config.hidden_size, arguments.projection_hidden_size, arguments.projection_size
         )
@@ -46,19 +41,11 @@ class EncoderForSimCLR(CMSSLEncoderPreTrainedModel):
         return ObjectiveOutput(nt_xent(first, second, self.temperature), projections.chunk(2)[0])
 
 
-def pretrain_by_simclr(
-    arguments: SimCLRArguments, data_arguments: DataArguments, training_arguments: StageArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(SIMCLR, EncoderForSimCLR, arguments, data_arguments, training_arguments)
-
-
-SIMCLR = objective_stage(
+SIMCLR = views_objective(
     "simclr",
     "SimCLR",
+    EncoderForSimCLR,
+    SimCLRArguments,
     learns="contrast of views",
     task="tell two changed views of a window from those of all other windows (SimCLR, Chen et al. 2020)",
-    results_note=CONTRAST_NOTE,
-    arguments=(SimCLRArguments, DataArguments, StageArguments),
-    function=pretrain_by_simclr,
 )

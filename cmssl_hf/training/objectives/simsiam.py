@@ -1,18 +1,15 @@
 """SimSiam: one view of a window predicts what the encoder itself makes of the other (Chen and He 2021)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
-from ..arguments import DataArguments
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from .heads import projection_head
 from .losses import mean_cosine
-from .stages import COLLAPSE_NOTE, objective_stage
-from .trainer import ObjectiveOutput
-from .views import LastCheckpointArguments, ViewsArguments, pretrain_from_views
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .stages import COLLAPSE_NOTE
+from .views import LastCheckpointArguments, ViewsArguments, views_objective
 
 
 @dataclass(kw_only=True)
@@ -29,13 +26,13 @@ class SimSiamArguments(ViewsArguments):
             raise ValueError(f"`predictor_hidden_size` must be at least 1, but is {self.predictor_hidden_size}.")
 
 
-class EncoderForSimSiam(CMSSLEncoderPreTrainedModel):
+class EncoderForSimSiam(ObjectiveModel):
     """Encoder, projector of three layers, predictor of two, and the loss of batches of a [`TwoViewsCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: SimSiamArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: SimSiamArguments):
         super().__init__(config)
         hidden, size = arguments.projection_hidden_size, arguments.projection_size
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(config.hidden_size, hidden, hidden, size, normalizes_output=True)
         self.predictor = projection_head(size, arguments.predictor_hidden_size, size)
         self.post_init()
@@ -48,19 +45,13 @@ class EncoderForSimSiam(CMSSLEncoderPreTrainedModel):
         return ObjectiveOutput(-cosines / 2, first)
 
 
-def pretrain_by_simsiam(
-    arguments: SimSiamArguments, data_arguments: DataArguments, training_arguments: LastCheckpointArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(SIMSIAM, EncoderForSimSiam, arguments, data_arguments, training_arguments)
-
-
-SIMSIAM = objective_stage(
+SIMSIAM = views_objective(
     "simsiam",
     "SimSiam",
+    EncoderForSimSiam,
+    SimSiamArguments,
     learns="prediction of views",
     task="predict from one changed view of a window what it makes itself of another (SimSiam, Chen and He 2021)",
     results_note=COLLAPSE_NOTE,
-    arguments=(SimSiamArguments, DataArguments, LastCheckpointArguments),
-    function=pretrain_by_simsiam,
+    training_arguments=LastCheckpointArguments,
 )

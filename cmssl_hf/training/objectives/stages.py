@@ -43,8 +43,8 @@ def objective_stage(
         learns=learns,
         title=f"encoder of {{signals}} ({method})",
         method=(
-            f"A transformer that reads one signal and was pre-trained, without labels, to {task}. It is made to be fine-tuned, or"
-            " to extract features."
+            f"{{architecture}} and was pre-trained, without labels, to {task}. It is made to be fine-tuned, or to extract"
+            " features."
         ),
         usage=ENCODER.usage,
         results_note=results_note,

@@ -18,7 +18,7 @@ def momentum_at(step: int, max_steps: int, start: float) -> float:
 class Teacher(nn.ModuleDict):
     """Copies of a student's parts, to which no gradient flows.
 
-    Those with batch normalisation keep statistics of their own, as published; the encoder is without dropout.
+    Batch normalisation keeps statistics of its own, as published; the encoder is without dropout.
 
     Args:
         parts: new modules of the kinds that the student has under these names, an `encoder` among them.
@@ -31,6 +31,9 @@ class Teacher(nn.ModuleDict):
     def train(self, mode: bool = True) -> "Teacher":
         super().train(mode)
         self["encoder"].eval()
+        for module in self["encoder"].modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.train(mode)
         return self
 
     def copy(self, student: nn.Module) -> None:

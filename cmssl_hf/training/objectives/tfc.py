@@ -1,22 +1,17 @@
 """TF-C: a window and its spectrum, each contrasted with a changed copy of itself, and both with each other (Zhang et al. 2022)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
 from ...data.batches import WindowBatch, WindowsCollator, joined, stack_if_alike
-from ...models.cmssl.configuration_cmssl import CMSSLEncoderConfig
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel, CMSSLEncoderPreTrainedModel
+from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ...signals import standardize
-from ..arguments import DataArguments
-from ..engine.arguments import StageArguments
 from .heads import projection_head
 from .losses import nt_xent, rows_to_contrast
-from .stages import CONTRAST_NOTE, objective_stage
-from .trainer import ObjectiveOutput
-from .views import ViewsArguments, check_temperature, pretrain_from_views
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .views import ViewsArguments, check_temperature, views_objective
 
 
 #: Of the bins of a spectrum, how many are changed, and up to which share of the largest one they are raised (code of TF-C).
@@ -82,16 +77,16 @@ class TimeFrequencyCollator(WindowsCollator):
         return features | {names[name]: values for name, values in of_spectra.items()}
 
 
-class EncoderForTFC(CMSSLEncoderPreTrainedModel):
+class EncoderForTFC(ObjectiveModel):
     """Encoders of windows and of spectra, projection heads, and the loss of batches of a [`TimeFrequencyCollator`]."""
 
-    def __init__(self, config: CMSSLEncoderConfig, arguments: TFCArguments):
+    def __init__(self, config: SignalClassificationConfig, arguments: TFCArguments):
         super().__init__(config)
         self.temperature, self.within_domain_weight = arguments.temperature, arguments.within_domain_weight
         sizes = (config.hidden_size, arguments.projection_hidden_size, arguments.projection_size)
-        self.encoder = CMSSLEncoderModel(config)
+        self.encoder = new_encoder(config)
         self.projector = projection_head(*sizes)
-        self.spectrum_encoder = CMSSLEncoderModel(config)
+        self.spectrum_encoder = new_encoder(config)
         self.spectrum_projector = projection_head(*sizes)
         self.post_init()
 
@@ -115,29 +110,15 @@ class EncoderForTFC(CMSSLEncoderPreTrainedModel):
         return nt_xent(first, second, self.temperature)
 
 
-def pretrain_by_tfc(
-    arguments: TFCArguments, data_arguments: DataArguments, training_arguments: StageArguments
-) -> dict[str, Any]:
-    """Trains an encoder; see [`pretrain_one_signal`]."""
-    return pretrain_from_views(
-        TFC,
-        EncoderForTFC,
-        arguments,
-        data_arguments,
-        training_arguments,
-        collator_class=TimeFrequencyCollator,
-    )
-
-
-TFC = objective_stage(
+TFC = views_objective(
     "tfc",
     "TF-C",
+    EncoderForTFC,
+    TFCArguments,
     learns="contrast of time and frequency",
     task=(
         "find a window's spectrum among those of other windows, and changed copies of both (time-frequency consistency, Zhang et"
         " al. 2022); the encoder of windows is kept"
     ),
-    results_note=CONTRAST_NOTE,
-    arguments=(TFCArguments, DataArguments, StageArguments),
-    function=pretrain_by_tfc,
+    collator_class=TimeFrequencyCollator,
 )

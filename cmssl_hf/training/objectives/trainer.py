@@ -2,18 +2,15 @@
 
 import copy
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import normalize
-from transformers import EvalPrediction
-from transformers.utils import ModelOutput
+from transformers import EvalPrediction, PreTrainedModel
 
 from ...models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
-from ...models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..pretraining import LossTrainer
 from ..probes import probe_encoder
 
@@ -22,19 +19,6 @@ logger = logging.getLogger(__name__)
 
 #: Deviations below which projections are called collapsed.
 COLLAPSED = 0.02
-
-
-@dataclass
-class ObjectiveOutput(ModelOutput):
-    """What a model with an objective returns.
-
-    Attributes:
-        loss: of the batch.
-        projections: one per window `(batch, size)`, where the objective compares projections.
-    """
-
-    loss: torch.Tensor | None = None
-    projections: torch.Tensor | None = None
 
 
 class ObjectiveTrainer(LossTrainer):
@@ -94,7 +78,7 @@ class ObjectiveTrainer(LossTrainer):
             )
         return metrics
 
-    def encoders(self) -> dict[str, CMSSLEncoderModel]:
+    def encoders(self) -> dict[str, PreTrainedModel]:
         """What is stored, by the part of the run's folder that it is stored in."""
         return {"": self.model.encoder}
 
@@ -112,7 +96,7 @@ class ObjectiveTrainer(LossTrainer):
         if Path(folder) != Path(self.args.output_dir):
             return super().load_weights(folder)
         for part, encoder in self.encoders().items():
-            encoder.load_state_dict(CMSSLEncoderModel.from_pretrained(Path(folder, part)).state_dict())
+            encoder.load_state_dict(type(encoder).from_pretrained(Path(folder, part)).state_dict())
 
     def report(self, folder: Path) -> dict[str, float]:
         metrics: dict[str, float] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -14,6 +14,7 @@ from ..arguments import AugmentationArguments, DataArguments
 from ..engine.arguments import StageArguments
 from ..pretraining import PretrainingArguments, pretrain_by_loss
 from ..stage import Stage
+from .stages import CONTRAST_NOTE, objective_stage
 from .trainer import ObjectiveTrainer
 
 
@@ -30,6 +31,8 @@ class ProjectionArguments(PretrainingArguments):
         default=2048, metadata={"help": "Width of the projection head's hidden layers."}
     )
     projection_size: int = field(default=128, metadata={"help": "Size of the projections."})
+
+    NEEDS_PATCHES: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -176,25 +179,54 @@ def refuse_repeated_windows(trainer: ObjectiveTrainer) -> None:
         )
 
 
-def pretrain_from_views(
-    stage: Stage,
+def views_objective(
+    name: str,
+    method: str,
     model_class: Callable[..., PreTrainedModel],
-    arguments: ViewsArguments,
-    data_arguments: DataArguments,
-    training_arguments: StageArguments,
+    arguments: type[ViewsArguments],
+    *,
+    learns: str,
+    task: str,
+    results_note: str = CONTRAST_NOTE,
+    training_arguments: type[StageArguments] = StageArguments,
     trainer_class: type[ViewsTrainer] = ViewsTrainer,
     collator_class: type[WindowsCollator] = TwoViewsCollator,
-) -> dict[str, Any]:
-    """Trains an encoder by comparing views; see [`pretrain_one_signal`]. `model_class` is called with config and arguments."""
-    check_batches(training_arguments)
-    return pretrain_by_loss(
-        stage,
-        lambda config: model_class(config, arguments),
-        arguments,
-        data_arguments,
-        training_arguments,
-        trainer_class=trainer_class,
-        collator_class=collator_class,
-        objective=arguments.options(),
-        eval_batch_size=training_arguments.eval_batch_size,
+) -> Stage:
+    """Registers an objective that compares views; see [`objective_stage`] and [`pretrain_by_loss`].
+
+    Args:
+        name: of the objective.
+        method: what it is called.
+        model_class: called with config and arguments.
+        arguments: those of the objective.
+        learns, task, results_note: as in [`objective_stage`].
+        training_arguments: those of its training.
+        trainer_class, collator_class: as in [`pretrain_by_loss`].
+    """
+
+    def pretrain(
+        arguments: ViewsArguments, data_arguments: DataArguments, training_arguments: StageArguments
+    ) -> dict[str, Any]:
+        check_batches(training_arguments)
+        return pretrain_by_loss(
+            stage,
+            lambda config: model_class(config, arguments),
+            arguments,
+            data_arguments,
+            training_arguments,
+            trainer_class=trainer_class,
+            collator_class=collator_class,
+            objective=arguments.options(),
+            eval_batch_size=training_arguments.eval_batch_size,
+        )
+
+    stage = objective_stage(
+        name,
+        method,
+        learns=learns,
+        task=task,
+        results_note=results_note,
+        arguments=(arguments, DataArguments, training_arguments),
+        function=pretrain,
     )
+    return stage

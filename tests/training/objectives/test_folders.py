@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoModel, pipeline
 
+from cmssl_hf.evaluation.encoders import describe_encoder, read_encoders
 from cmssl_hf.training.arguments import DataArguments
 from cmssl_hf.training.engine.provenance import is_fully_known, subjects_seen
 from cmssl_hf.training.engine.run_folder import read_run
@@ -33,14 +34,14 @@ def pretrained(tmp_path_factory, cache):
     return once
 
 
-def pretrain(name, folder, cache, **options):
+def pretrain(name, folder, cache, fields=TINY_ENCODER, **options):
     arguments_class, *_, training_class = PARTS[name]
     options = ({} if name == "masked" else HEADS) | options
     data = DataArguments(
         dataset="simulated", dataset_config="pairs", cache_dir=str(cache), dataset_options=dict(PEOPLE)
     )
     return get_objective(name).function(
-        arguments_class(config_overrides=TINY_ENCODER, **options),
+        arguments_class(config_overrides=fields, **options),
         data,
         training(training_class, folder, max_steps=2, eval_steps=2, save_steps=2),
     )
@@ -89,3 +90,22 @@ def test_clip_leaves_an_encoder_of_each_signal(pretrained, cache):
         assert (folder / "README.md").read_text().count(f"Encoder of {channel.upper()}") == 1
     assert read_run(run_folder / "ecg")["weights"] != read_run(run_folder / "ppg")["weights"]
     assert pretrain("clip", run_folder, cache) == read_run(run_folder)["results"] == results
+
+
+def test_folder_is_that_of_a_resnet(cache, tmp_path):
+    narrow = {"base_filters": 4, "num_blocks": 5}
+    results = pretrain("simclr", tmp_path / "run", cache, narrow, backbone="resnet1d")
+    assert np.isfinite([results["eval_loss"], results["eval_probe_heart_rate_r2"]]).all()
+    model = AutoModel.from_pretrained(tmp_path / "run")
+    assert (type(model).__name__, model.config.base_filters) == ("ResNet1DModel", 4)
+    assert model.norm.num_batches_tracked == 2
+    extract = pipeline("physiological-signal-feature-extraction", model=str(tmp_path / "run"))
+    assert np.shape(extract({"ppg": np.sin(np.arange(1250) / 10), "sampling_rate": 125})["value"]) == (8,)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "ResNet-1D, which reads one signal and was pre-trained, without labels, to tell two" in card
+    assert "# (8,)" in card and "import cmssl_hf\n" in card and "trust_remote_code" not in card
+    metrics = run_finetuning(tmp_path / "hr", cache, tmp_path / "run", max_steps=2)
+    assert np.isfinite(next(iter(metrics.values()))["mae"])
+    encoders = read_encoders([f"simclr={tmp_path / 'run'}"])
+    described = describe_encoder(encoders["ppg"]["simclr"][0])
+    assert described["backbone"]["model_type"] == "resnet1d" and described["pretraining"]["steps"] == 2

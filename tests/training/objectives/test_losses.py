@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cmssl_hf.training.objectives.byol import byol_loss
-from cmssl_hf.training.objectives.heads import SharedBatchNorm, projection_head
+from cmssl_hf.training.objectives.heads import projection_head
 from cmssl_hf.training.objectives.losses import info_nce, mean_cosine, nt_xent
 from cmssl_hf.training.objectives.teacher import momentum_at
 from cmssl_hf.training.objectives.trainer import effective_rank, projection_std
@@ -98,9 +98,9 @@ def test_heads_have_the_published_layers():
     """BYOL: linear, normalisation, ReLU, linear. SimSiam and MoCo v3: a last normalisation without scale and shift."""
     plain, normalized = projection_head(4, 6, 2), projection_head(4, 6, 6, 2, normalizes_output=True)
     names = [type(layer).__name__ for layer in plain]
-    assert names == ["Linear", "SharedBatchNorm", "ReLU", "Linear"]
+    assert names == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert (plain[0].bias is None, plain[3].bias is None) == (True, False)
-    assert [layer.affine for layer in normalized if isinstance(layer, SharedBatchNorm)] == [True, True, False]
+    assert [layer.affine for layer in normalized if isinstance(layer, torch.nn.BatchNorm1d)] == [True, True, False]
     assert [layer.out_features for layer in normalized if hasattr(layer, "out_features")] == [6, 6, 2]
     assert all(layer.bias is None for layer in normalized if hasattr(layer, "out_features"))
     outputs = normalized(torch.randn(50, 4))

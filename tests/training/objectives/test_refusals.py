@@ -3,11 +3,14 @@
 import pytest
 
 from cmssl_hf.training.arguments import DataArguments
+from cmssl_hf.training.encoder import EncoderArguments
 from cmssl_hf.training.engine.arguments import StageArguments
+from cmssl_hf.training.engine.parsing import parse_arguments
 from cmssl_hf.training.objectives.clip import CLIPArguments, pretrain_by_clip
 from cmssl_hf.training.objectives.views import LastCheckpointArguments
 from cmssl_hf.training.stage import get_objective
-from helpers.objectives import PARTS, objective_arguments, objective_trainer
+from helpers.checkout import ROOT
+from helpers.objectives import COMPARING, PARTS, objective_arguments, objective_trainer
 
 
 CONTRASTIVE = ["simclr", "moco_v3", "tfc", "clip"]
@@ -56,6 +59,35 @@ def test_views(name):
     with pytest.raises(ValueError, match="both views of a window are the same"):
         objective_arguments(name, views="own")
     assert objective_arguments(name, views="own", noise=0.1).augmentation(125).noise == 0.1
+
+
+def test_backbones():
+    message = (
+        "`{}` learns from an output for each patch, which `resnet1d` does not have: leave `backbone` out, or take"
+    )
+    with pytest.raises(ValueError, match=message.format("masked")):
+        objective_arguments("masked", backbone="resnet1d")
+    with pytest.raises(ValueError, match=message.format("tokens")):
+        EncoderArguments(tokenizer="runs/tokenizer", backbone="resnet1d")
+    for name in COMPARING:
+        with pytest.raises(ValueError, match=r"`encoder_size` is one of the transformer's: give `config_overrides`"):
+            objective_arguments(name, backbone="resnet1d", encoder_size="small")
+        with pytest.raises(ValueError, match=r"do not exist: num_hidden_layers\. See `ResNet1DConfig`"):
+            objective_arguments(name, backbone="resnet1d", config_overrides={"num_hidden_layers": 2})
+        with pytest.raises(ValueError, match=r"do not exist: num_blocks\. See `CMSSLEncoderConfig`"):
+            objective_arguments(name, config_overrides={"num_blocks": 2})
+
+
+def test_the_backbone_takes_the_place_of_the_one_in_a_file():
+    file = ROOT / "scripts" / "configs" / "pretrain_encoder_objectives.yaml"
+    stage = get_objective("simclr")
+    flags = ["--objective", "simclr", "--backbone", "resnet1d", "--use_cpu", "true", "--report_to", "none"]
+    arguments, *_ = parse_arguments(stage.arguments, [str(file), *flags])
+    assert (arguments.encoder_size, arguments.config_overrides) == (None, {})
+    config = arguments.config()
+    assert (config.model_type, config.channels, config.num_blocks) == ("resnet1d", ("ppg",), 16)
+    narrow, *_ = parse_arguments(stage.arguments, [str(file), *flags, "--config_overrides", "base_filters=8"])
+    assert narrow.config().hidden_size == 64
 
 
 @pytest.mark.parametrize("name", [*VIEWS, "clip"])

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from cmssl_hf import CMSSLEncoderModel, CMSSLFeatureExtractor
 from cmssl_hf.training.objectives.teacher import momentum_at
-from helpers.objectives import PARTS, objective_trainer
+from helpers.objectives import COMPARING, PARTS, objective_trainer
 from helpers.tiny import PATCH
 from helpers.trainers import run_trainer
 
@@ -47,13 +47,21 @@ def history(trainer):
     ]
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_interrupted_run_ends_with_the_same_weights(name, tmp_path):
-    whole = make(name, tmp_path / "whole")
+#: With its dropout and its statistics of batches.
+OF_RESNET = ("simclr", "byol")
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [(name, None) for name in PARTS]
+    + [pytest.param(name, "resnet1d", marks=() if name in OF_RESNET else pytest.mark.long) for name in COMPARING],
+)
+def test_interrupted_run_ends_with_the_same_weights(name, backbone, tmp_path):
+    whole = make(name, tmp_path / "whole", backbone=backbone)
     run_trainer(whole, tmp_path / "whole")
     # Steps 2 and 4 are saved, and an epoch has three.
-    run_trainer(make(name, tmp_path / "run"), tmp_path / "run", interrupted_at=3)
-    resumed = make(name, tmp_path / "run")
+    run_trainer(make(name, tmp_path / "run", backbone=backbone), tmp_path / "run", interrupted_at=3)
+    resumed = make(name, tmp_path / "run", backbone=backbone)
     run_trainer(resumed, tmp_path / "run")
     assert_same(weights(whole), weights(resumed))
     assert history(whole) == history(resumed)
@@ -135,7 +143,26 @@ def test_teacher_begins_as_the_student_learns_nothing_itself_and_has_no_dropout(
     assert {id(p) for p in model.parameters() if p.requires_grad} == in_optimizer
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if name != "masked"])
+@pytest.mark.parametrize("name", TEACHERS)
+def test_teacher_of_resnet_has_statistics_of_its_own_and_no_dropout(name, tmp_path):
+    trainer = objective_trainer(name, tmp_path, dropout=0.5, backbone="resnet1d")
+    teacher = trainer.model.train().teacher["encoder"]
+    norms = [module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    dropouts = [module for module in teacher.modules() if isinstance(module, torch.nn.Dropout)]
+    assert len(norms) == 11 and all(norm.training for norm in norms)
+    assert len(dropouts) == 5 and not any(dropout.training for dropout in dropouts)
+    inputs = next(iter(trainer.get_train_dataloader()))
+    with torch.no_grad():
+        outputs = [teacher(**inputs).pooler_output for _ in range(2)]
+    assert torch.equal(*outputs)
+    # Its first norm has seen the batch twice, with a momentum of 0.1.
+    of_stem = teacher.stem.conv(inputs["input_values"]).mean((0, 2))
+    torch.testing.assert_close(teacher.stem.norm.running_mean, 0.19 * of_stem, rtol=1e-4, atol=1e-6)
+    trainer.model.eval()
+    assert not any(norm.training for norm in norms)
+
+
+@pytest.mark.parametrize("name", COMPARING)
 def test_collapse_is_measured_and_told(name, tmp_path, caplog):
     trainer = make(name, tmp_path)
     with torch.no_grad():
