@@ -30,3 +30,8 @@ def pretrained(name: str) -> str:
             f"No model called {name!r} comes with the package; there are {', '.join(pretrained_names())}."
         )
     return str(_FOLDER / name)
+
+
+def find_model(name: str) -> str:
+    """The folder of a model that comes with the package, or `name` itself: a folder of a run or a Hub id."""
+    return pretrained(name) if name in pretrained_names() and not Path(name).is_dir() else name

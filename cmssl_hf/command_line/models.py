@@ -3,21 +3,15 @@
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
 from ..models.cpu_kernels import cpu_kernels
-from ..shipped import pretrained, pretrained_names
+from ..shipped import find_model, pretrained_names
 from .answering import Rows, add_files
 from .rows import answer_rows
-
-
-def find_model(name: str) -> str:
-    """The folder of a model that comes with the package, or `name` itself: a folder of a run or a Hub id."""
-    return pretrained(name) if name in pretrained_names() and not Path(name).is_dir() else name
 
 
 def add_model(parser: argparse.ArgumentParser, default: str) -> None:
@@ -56,12 +50,13 @@ class ModelAnswers:
     Args:
         task: of the pipeline.
         options: of `add_model` and `add_rows`.
+        limits: further parameters of the pipeline.
     """
 
-    def __init__(self, task: str, options: argparse.Namespace):
+    def __init__(self, task: str, options: argparse.Namespace, **limits: Any):
         disable_progress_bar()
         # transformers' overloads name its own tasks.
-        self.pipeline: Any = pipeline(task, model=options.model, **parameters(options))  # type: ignore[call-overload]
+        self.pipeline: Any = pipeline(task, model=options.model, **parameters(options), **limits)  # type: ignore[call-overload]
         self.per_window = options.rows == "windows"
 
     def __call__(self, files: Sequence[str]) -> Iterator[Rows]:

@@ -11,19 +11,29 @@ from .models import ModelAnswers, add_model, add_rows
 
 #: Tasks whose models were fine-tuned on labels.
 _TASKS = ("physiological-signal-regression", "physiological-signal-classification")
+_LIMITS = ("coverage", "max_width", "min_quality")
 
 
 def make_answer(options: argparse.Namespace) -> ModelAnswers:
     config = AutoConfig.from_pretrained(options.model)
     # The first one refuses a model that none of them serves.
-    return ModelAnswers(next((task for task in _TASKS if PIPELINES[task][0].serves(config)), _TASKS[0]), options)
+    task = next((task for task in _TASKS if PIPELINES[task][0].serves(config)), _TASKS[0])
+    return ModelAnswers(task, options, **{name: getattr(options, name) for name in _LIMITS})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="What a fine-tuned model answers to recordings: a row for each window, with the file, start and end in"
-        " seconds, a column for each label or the class and its scores, and what is wrong with the signal."
+        " seconds, a column for each label or the class and its scores, and what is wrong with the signal; where there is no answer, a"
+        " `reason`."
     )
     add_model(parser, "heart-rate")
     add_rows(parser)
+    parser.add_argument("--min_quality", type=float, help="withhold answers to windows of less quality, from 0 to 1")
+    parser.add_argument(
+        "--max_width",
+        type=float,
+        help="withhold answers with a wider interval, in the unit of the labels, or a larger set; of calibrated models",
+    )
+    parser.add_argument("--coverage", type=float, help="how often intervals and sets hold the label, e.g. 0.8")
     return write_table(make_answer, parser.parse_args())

@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from ..models.cmssl.recording_windows_cmssl import fill_gaps, quality_issues, reason_not_to_use, window_times
+from ..models.cmssl.recording_windows_cmssl import Window, fill_gaps, judge, reason_not_to_use, window_times
 from ..models.cmssl.recordings_cmssl import Recording
 from ..models.cmssl.recordings_cmssl import read_recording as read_channels
 from ..recordings import read_recording
@@ -11,6 +12,7 @@ from .answering import Rows, add_files, write_table
 
 
 _CHANNELS = ("ecg", "ppg")
+_WINDOWS_AT_A_TIME = 64
 
 
 class _Quality:
@@ -41,26 +43,32 @@ class _Quality:
     def _rows(self, given: Recording) -> Rows:
         recording, filled = fill_gaps(given)
         (channel,) = recording.signals
-        rows = []
+        rows: Rows = []
+        usable: list[tuple[dict[str, Any], Window]] = []
         for start, end in window_times(recording, self.options.window_seconds, self.options.window_seconds):
-            signals, missing = recording.cut(start, end), filled.cut(start, end)
+            window = Window(start, end, recording.cut(start, end), filled.cut(start, end))
             row = {"start": start, "end": end, "channel": channel}
             if self.options.channel is None:
                 row["signal"] = recording.name
-            reason = reason_not_to_use(signals, missing, recording.sampling_rates, patch_seconds=1.0)
+            reason = reason_not_to_use(window, recording.sampling_rates, patch_seconds=1.0)
             if reason is None:
-                issues = quality_issues(signals, recording.sampling_rates)
-                issues += [f"{name}_filled" for name, samples in missing.items() if samples.any()]
-                rows.append({**row, "quality_issues": ";".join(issues)})
+                usable.append((row, window))
             else:
-                rows.append({**row, "reason": reason})
+                row["reason"] = reason
+            rows.append(row)
+        for first in range(0, len(usable), _WINDOWS_AT_A_TIME):
+            part = usable[first : first + _WINDOWS_AT_A_TIME]
+            found = judge([window for _, window in part], recording.sampling_rates)
+            for (row, _), issues, quality in zip(part, *found):
+                row |= {"quality": float(quality), "quality_issues": ";".join(issues)}
         return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="What is wrong with recordings: a row for each window and signal, with the file, start and end in seconds,"
-        " and `quality_issues` (nothing for a good window), or the `reason` why no model can read it."
+        " its `quality` from 0 (noise) to 1 and `quality_issues` (nothing for a good window), or the `reason` why no model can read"
+        " it."
     )
     add_files(parser)
     parser.add_argument("--channel", choices=_CHANNELS, help="what the signal is; found by its name if left out")

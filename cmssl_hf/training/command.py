@@ -21,6 +21,8 @@ from .stage import Stage, get_objective
 
 #: The objective of encoder pre-training that the method is named after.
 DEFAULT_OBJECTIVE = "tokens"
+#: The preset of `finetune` for a folder of recordings.
+_OWN_LABELS = "own_labels"
 
 
 def command(
@@ -33,7 +35,7 @@ def command(
 
     Args:
         stage: the stage, or a function that chooses it by the arguments.
-        arguments: those of the command line if left out.
+        arguments: those of the command line if left out; before the flags may stand YAML files and a folder of recordings.
         presets: what the names of its YAML files begin with; names stand for paths (`find_preset`).
 
     Returns:
@@ -47,11 +49,19 @@ def command(
 
 
 def _with_presets(arguments: Sequence[str], presets: str | None) -> list[str]:
-    """The arguments, with paths in place of the names of presets."""
-    files = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    """The arguments, with paths in place of the names of presets, and a folder of recordings as the flags that it stands for."""
+    given = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    folders = [name for name in given if Path(name).is_dir()]
+    if len(folders) > 1:
+        raise ValueError(f"One folder of recordings is read, but {' and '.join(folders)} are given.")
+    files = [name for name in given if name not in folders]
+    flags = [*arguments[len(given) :]]
+    if folders:
+        flags = ["--dataset", "signalfolder", "--data_dir", *folders, *flags]
+        files = files or ([_OWN_LABELS] if presets == "finetune" else [])
     # A path that leads nowhere is refused where it is read.
     paths = [file if Path(file).exists() or Path(file).suffix else str(find_preset(file, presets)) for file in files]
-    return [*paths, *arguments[len(files) :]]
+    return [*paths, *flags]
 
 
 def chosen_objective(arguments: Sequence[str]) -> Stage:

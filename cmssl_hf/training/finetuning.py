@@ -13,6 +13,7 @@ from ..data.features import ids_of
 from ..data.subjects import cross_validation_fold, labelled_share
 from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.modeling_cmssl_classification import SignalClassificationMixin
+from ..shipped import find_model
 from ..tasks import Task, get_task, record_of_task
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .calibration import calibrate, measure_limits
@@ -50,7 +51,11 @@ class TaskArguments(AugmentationArguments):
         metadata={"help": "In place of a task: column or columns of the metadata of `--dataset signalfolder`."},
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of the encoder or tokenizer that is fine-tuned."}
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of the encoder or tokenizer that is fine-tuned, or a model of the package; with `--label` that of"
+            " the package for the recordings' signal if left out."
+        },
     )
     from_scratch: str | None = field(
         default=None,
@@ -118,6 +123,7 @@ class TaskArguments(AugmentationArguments):
         if name in ENCODER_SIZES and not Path(name).is_dir():
             logger.warning("`model_name_or_path` %s, for random weights, is now `from_scratch` %s.", name, name)
             name, size = None, name if size is None else size
+        name = None if name is None else find_model(name)
         self.model_name_or_path, self.from_scratch = name, size
         # Which fields there are, a model's own config says.
         self.config_overrides = (
@@ -125,7 +131,8 @@ class TaskArguments(AugmentationArguments):
             if name is None
             else parse_options(self.config_overrides)
         )
-        if (name is None) == (size is None):
+        # For labels of one's own it is chosen where the signal is known.
+        if (name is None) == (size is None) and not (name is None and self.label):
             raise ValueError(
                 "Give either `model_name_or_path`, the encoder that is fine-tuned, or `from_scratch`, the size of one with random"
                 f" weights ({', '.join(ENCODER_SIZES)})."
@@ -248,6 +255,8 @@ def finetune(
             model=task_arguments.model_name_or_path,
             channels=task_arguments.config_overrides.get("channels"),
         )
+    if task_arguments.model_name_or_path is None and task_arguments.from_scratch is None:
+        task_arguments = replace(task_arguments, model_name_or_path=f"{task.channel}-encoder")
     _refuse_idle_arguments(task, task_arguments, training_arguments)
     training_arguments.choose_best_by(task)
     config, feature_extractor = starting_parts(task, task_arguments, data_arguments)

@@ -129,6 +129,45 @@ def test_an_interrupted_command_continues(model, recordings, monkeypatch, capsys
     assert read_csv("table.csv") == whole
 
 
+def test_answers_are_withheld_on_request_and_the_table_says_why(tmp_path, recordings, monkeypatch):
+    calibration = {
+        "quantiles": {"0.8": [2.0], "0.9": [3.0]},
+        "floors": [0.5],
+        "window_seconds": [10.0, 10.0],
+        "num_subjects": 12,
+        "num_windows": 360,
+    }
+    labels = {"num_labels": 1, "id2label": {0: "heart_rate"}, "label2id": {"heart_rate": 0}}
+    folder = save_model(tmp_path / "limits", problem_type="regression", calibration=calibration, **labels)
+    # Ten seconds of pulse, as many of noise, and half of that.
+    noise = np.random.default_rng(0).standard_normal(10 * RATE)
+    signal = np.concatenate([noisy_recording(10, RATE), noise, noisy_recording(5, RATE)])
+    np.savetxt("mixed.csv", signal[:, None], header="ppg", comments="")
+    arguments = ("predict", "mixed.csv", "--sampling_rate", RATE, "--model", folder, "--output", "t.csv")
+    assert run(monkeypatch, *arguments, "--min_quality", 0.5, "--max_width", 1e6) == 0
+    rows = read_csv("t.csv")
+    assert [row["reason"] for row in rows] == ["", "low quality", "no interval"]
+    assert [bool(row["heart_rate"]) for row in rows] == [True, False, False]
+    width = float(rows[0]["interval_heart_rate_high"]) - float(rows[0]["interval_heart_rate_low"])
+    assert run(monkeypatch, *arguments, "--max_width", 0.99 * width, "--coverage", 0.9) == 0
+    assert read_csv("t.csv")[0]["reason"] == "too wide"
+    # The same scores times 2 in place of 3.
+    assert run(monkeypatch, *arguments, "--max_width", 0.67 * width, "--coverage", 0.8) == 0
+    assert read_csv("t.csv")[0]["reason"] == ""
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (("--min_quality", 2), "`min_quality` must lie between 0 and 1"),
+        (("--max_width", 3), "needs a model that was calibrated"),
+    ],
+)
+def test_limits_that_make_no_sense_are_a_line(model, recordings, monkeypatch, limit, message):
+    said = run(monkeypatch, "predict", "recordings", "--model", model, "--output", "t.csv", *limit)
+    assert said.startswith("error: ") and message in said
+
+
 def test_what_a_reader_did_not_foresee_does_not_end_the_rest(model, recordings, monkeypatch):
     answers = models.ModelAnswers.__call__
 
@@ -214,6 +253,7 @@ def test_quality_and_info_need_no_model(recordings, monkeypatch, capsys):
     ]
     assert "ppg_no_pulse" not in rows[0]["quality_issues"]
     assert rows[1]["quality_issues"] == "ppg_no_pulse"
+    assert rows[0]["quality"] > 0.8 and rows[1]["quality"] == 0
     assert rows[2]["reason"] == "flat"
     assert all("ecg_no_pulse" in row["quality_issues"] for row in rows[3:])
 

@@ -18,6 +18,7 @@ from cmssl_hf import (
     CMSSLEncoderModel,
     CMSSLFeatureExtractor,
 )
+from cmssl_hf.models.cmssl import window_inputs_cmssl
 from cmssl_hf.models.cmssl.pipeline_cmssl import weighted_median
 from cmssl_hf.models.cmssl.recording_windows_cmssl import window_times
 from cmssl_hf.models.cmssl.recordings_cmssl import Recording
@@ -65,6 +66,29 @@ def test_regression(heart_rate, batch_size):
     # Four windows of 10 s and one of 7.5 s: the third of five sorted values always holds the middle of the weight.
     assert answer["value"]["heart_rate"] == pytest.approx(np.sort(expected)[2], rel=1e-5)
     assert (answer["start"], answer["end"], answer["unit"], answer["usable_share"]) == (0.0, 47.5, "bpm", 1.0)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2000])
+def test_how_many_windows_are_prepared_at_a_time_makes_no_difference(heart_rate, monkeypatch, at_a_time):
+    predict = pipeline(REGRESSION, model=heart_rate)
+    signal = noisy_recording(97)
+    signal[700:900] = np.nan
+    expected = predict(signal, sampling_rate=64)
+    monkeypatch.setattr(window_inputs_cmssl, "_SAMPLES_AT_A_TIME", at_a_time)
+    answer = predict(signal, sampling_rate=64, batch_size=4)
+    assert times_of(answer) == times_of(expected)
+    for window, other in zip(answer["windows"], expected["windows"]):
+        assert window.get("reason") == other.get("reason")
+        assert window["value"] == (None if other["value"] is None else pytest.approx(other["value"], rel=1e-6))
+        assert window.get("quality_issues") == other.get("quality_issues")
+        assert window.get("quality") == pytest.approx(other.get("quality"), abs=1e-9)
+
+
+def test_the_window_with_a_sample_that_is_too_large_is_named(heart_rate):
+    signal = noisy_recording(50)
+    signal[20 * 64 : 30 * 64] *= 1e300
+    with pytest.raises(ValueError, match=r"20-30 s: `ppg` .* too large to be processed"):
+        pipeline(REGRESSION, model=heart_rate)(signal, sampling_rate=64)
 
 
 def test_windows_of_the_training(tmp_path):

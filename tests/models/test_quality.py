@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import wfdb
 from datasets import Dataset
+from scipy import signal
 
 from cmssl_hf import CMSSLFeatureExtractor
 from cmssl_hf.building.simulation import draw_subject, simulate_recording
 from cmssl_hf.data.features import extract_features, without_issues
-from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues
+from cmssl_hf.models.cmssl.quality_cmssl import find_quality_issues, judge_windows, measure_quality
 
 
 RATE = 125
@@ -130,3 +131,48 @@ def test_unknown_issues_and_filters_that_leave_nothing_are_refused(windows):
         without_issues(data, ["ppg_ugly"])
     with pytest.raises(ValueError, match="All 1 windows have one of the quality issues ppg_clipped"):
         without_issues(data.select([1]), ["ppg_clipped"])
+
+
+def autocorrelation_at_the_best_beat(beats: np.ndarray) -> float:
+    """Straight from its definition: the largest local maximum at lags of 0.27 to 2 s."""
+    beats = (beats - beats.mean()) / beats.std()
+    lags = range(round(0.27 * RATE) - 1, 2 * RATE + 2)
+    returning = np.array([np.mean(beats[lag:] * beats[: len(beats) - lag]) for lag in lags])
+    peaks = (returning[1:-1] > returning[:-2]) & (returning[1:-1] >= returning[2:])
+    return returning[1:-1][peaks].max(initial=0.0)
+
+
+def test_quality_is_the_autocorrelation_of_the_filtered_pulse(windows):
+    rng = np.random.default_rng(1)
+    noisy = windows["ppg"][:8] / windows["ppg"][:8].std() + np.linspace(0, 3, 8)[:, None] * rng.standard_normal(
+        (8, 1250)
+    )
+    sections = signal.butter(3, (0.5, 8), "bandpass", fs=RATE, output="sos")
+    expected = []
+    for window in noisy:
+        beats = signal.sosfiltfilt(sections, window, padlen=RATE)
+        of_noise = 1 / np.sqrt(10)
+        expected.append(max(0, (autocorrelation_at_the_best_beat(beats) - of_noise) / (1 - of_noise)))
+    assert min(expected) < 0.3 and max(expected) > 0.8
+    np.testing.assert_allclose(judge_windows(noisy, RATE, "ppg")[1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channel", ["ecg", "ppg"])
+def test_windows_are_judged_together_as_one_by_one(windows, channel):
+    good = windows[channel]
+    signals = [good[0], stopped(good[1]), saturated(good[2])[:700], hit_once(good[3]), noise(good[4]), -good[5][:701]]
+    signals += [
+        np.full(1250, 3.0),
+        good[6][:2],
+        good[7] * 1e200,
+        good[8][:700],
+        good[9][:60],
+        stopped(good[10])[:1249],
+    ]
+    issues, qualities = judge_windows(signals, RATE, channel)
+    for window, found, quality in zip(signals, issues, qualities):
+        assert find_quality_issues([window], RATE, channel) == [found]
+        assert measure_quality(window, RATE, channel) == pytest.approx(quality, abs=1e-9)
+    # A second of ten stands still.
+    whole, still = measure_quality(good[1], RATE, channel), qualities[1]
+    assert 0.5 * whole < still < whole

@@ -8,9 +8,9 @@ import pytest
 
 from cmssl_hf.data.loading import load_dataset
 from cmssl_hf.training.arguments import DataArguments
-from cmssl_hf.training.command import report
+from cmssl_hf.training.command import command, report
 from cmssl_hf.training.encoder import EncoderArguments, EncoderTrainingArguments, pretrain_encoder
-from cmssl_hf.training.finetuning import FinetuningArguments, TaskArguments, finetune
+from cmssl_hf.training.finetuning import FINETUNING, FinetuningArguments, TaskArguments, finetune
 from cmssl_hf.training.own_labels import task_of_labels
 from cmssl_hf.training.tokenizer import TokenizerArguments, TokenizerTrainingArguments, pretrain_tokenizer
 from helpers.stages import TINY_ENCODER, training
@@ -86,6 +86,20 @@ def test_a_folder_of_one_signal_goes_through_all_stages(folder, cache, encoder, 
     card = (tmp_path / "run" / "README.md").read_text()
     assert "Systolic from PPG" in card or "systolic from PPG" in card
     assert "systolic, test subjects" in report([model, data_of(folder, cache), arguments], results)
+
+
+def test_a_folder_and_a_label_are_enough(folder, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    training_options = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--report_to", "none"]
+    options = ["--label", "systolic", "--cache_dir", str(cache), *training_options]
+    said = command(FINETUNING, [str(folder), *options], presets="finetune")
+    assert "systolic, test subjects" in said and "ppg-encoder" in said
+    run = json.loads((tmp_path / "runs" / "own_labels" / "run.json").read_text())
+    assert run["identity"]["task"]["dataset"] == "signalfolder"
+    config = json.loads((tmp_path / "runs" / "own_labels" / "config.json").read_text())
+    assert config["patch_embedding"] == "conv" and config["id2label"] == {"0": "systolic"}
+    with pytest.raises(SystemExit, match="One folder of recordings is read"):
+        command(FINETUNING, [str(folder), str(tmp_path), "--label", "systolic"], presets="finetune")
 
 
 def test_classes_are_learnt_from_random_weights(folder, cache, tmp_path):

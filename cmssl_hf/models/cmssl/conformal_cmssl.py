@@ -129,20 +129,21 @@ def outputs_and_spreads(
         `logits` and spreads, both `(batch, labels)`.
     """
     batch, _, num_samples = input_values.shape
-    times = torch.arange(num_samples, device=input_values.device)
-    if attention_mask is None:
-        attention_mask = torch.ones(batch, num_samples, dtype=torch.int64, device=input_values.device)
-    lengths, patch_size = attention_mask.sum(-1), model.config.patch_size
+    device, patch_size = input_values.device, model.config.patch_size
+    lengths = torch.full((batch,), num_samples, device=device) if attention_mask is None else attention_mask.sum(-1)
     kept = (CROP_SHARE * lengths / patch_size).floor().clamp(min=1).long() * patch_size
-    mask = (times < kept[:, None]).to(attention_mask.dtype)
-    # All in one batch: for few windows that takes hardly longer than one of them.
-    values, masks = [input_values], [attention_mask] + [mask] * NUM_CROPS
+    times = torch.arange(int(kept.max()), device=device)
+    is_real = times < kept[:, None]
+    crops = []
     for crop in range(NUM_CROPS):
         starts = (lengths - kept).clamp(min=0) * crop // (NUM_CROPS - 1)
         places = (starts[:, None] + times).clamp(max=num_samples - 1)
-        values.append(input_values.gather(-1, places[:, None].expand_as(input_values)) * mask[:, None])
-    logits, *crops = model(torch.cat(values), attention_mask=torch.cat(masks)).logits.float().split(batch)
-    return logits, torch.stack([answer - logits for answer in crops]).square().mean(0).sqrt()
+        values = input_values.gather(-1, places[:, None].expand(-1, input_values.shape[1], -1))
+        crops.append(values * is_real[:, None])
+    mask = None if is_real.all() else is_real.long().repeat(NUM_CROPS, 1)
+    logits = model(input_values, attention_mask=attention_mask).logits.float()
+    answers = model(torch.cat(crops), attention_mask=mask).logits.float().split(batch)
+    return logits, torch.stack([answer - logits for answer in answers]).square().mean(0).sqrt()
 
 
 def abstains(answer: Mapping[str, Any], max_width: float) -> str | None:

@@ -253,18 +253,22 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             where = f"`{name}`" + (f" (window {index} of the batch)" if batched else "")
             if window.ndim != 1:
                 raise ValueError(f"{where} must be a 1-d array of samples, but has shape {window.shape}.")
-            if not np.isfinite(window).all():
+            if not window.size:
+                continue
+            # Both are NaN where one sample is.
+            low, high = window.min(), window.max()
+            if not math.isfinite(low) or not math.isfinite(high):
                 first = int(np.flatnonzero(~np.isfinite(window))[0])
                 raise ValueError(
                     f"{where} holds NaN or infinite samples (the first at position {first}). Cut the window elsewhere or"
                     " interpolate short gaps."
                 )
-            if np.abs(window).max(initial=0.0) > _FLOAT32.max:
-                raise ValueError(f"{where} holds values too large to be processed ({np.abs(window).max():.3g}).")
-            if window.size and np.ptp(window) == 0:
-                raise ValueError(f"{where} is constant ({window[0]}): no signal was recorded.")
-            if window.size and np.ptp(window) < _FLOAT32.tiny:
-                raise ValueError(f"{where} varies too little to be processed ({np.ptp(window):.3g}).")
+            if (largest := max(-low, high)) > _FLOAT32.max:
+                raise ValueError(f"{where} holds values too large to be processed ({largest:.3g}).")
+            if low == high:
+                raise ValueError(f"{where} is constant ({low}): no signal was recorded.")
+            if high - low < _FLOAT32.tiny:
+                raise ValueError(f"{where} varies too little to be processed ({high - low:.3g}).")
         return batch
 
     def _rates(self, sampling_rate: float | Mapping[str, float]) -> dict[str, float]:

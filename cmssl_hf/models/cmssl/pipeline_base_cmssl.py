@@ -9,28 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.pipelines.base import ChunkPipeline
-from transformers.utils import logging
 
 from .feature_extraction_cmssl import CMSSLFeatureExtractor
 from .quality_cmssl import QUALITY_ISSUES
-from .recording_windows_cmssl import (
-    describe_gaps,
-    fill_gaps,
-    quality,
-    quality_issues,
-    reason_not_to_use,
-    window_times,
-)
 from .recordings_cmssl import Recording, read_recording
 from .stream_cmssl import SignalStream
+from .window_inputs_cmssl import WindowInputs
 
-
-logger = logging.get_logger(__name__)
 
 #: Window in seconds for models whose config does not say what they were trained on; the published one.
 DEFAULT_WINDOW_SECONDS = 10.0
-#: Each window takes this much memory, whatever the length of the recording.
-LONGEST_WINDOW_SECONDS = 3600.0
 
 _ISSUES = (*QUALITY_ISSUES, "filled")
 
@@ -74,11 +62,11 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
     - `start`, `end` (s): of the recording, which begins at 0;
     - `value`: the answer for the whole recording, see the subclasses; `None`, with a `reason`, if no window counts;
     - `usable_share`: share of the windows' time that the answer rests on, between 0 and 1: how far to trust it;
-    - `quality`: mean over all windows of how much of them is pulse, between 0 and 1 (`measure_quality`); windows that cannot be
+    - `quality`: mean over all windows of how much of them is pulse, between 0 and 1 (`judge_windows`); windows that cannot be
       used count as 0;
     - `quality_issues`: those of at least half of the windows that were answered;
     - `windows`: for each window `start`, `end`, `value`, `quality` and `quality_issues`, a list that is empty for a good one
-      (`find_quality_issues`, e.g. `["ppg_no_pulse"]`; `"ppg_filled"`: missing samples were interpolated, in gaps of at most
+      (`judge_windows`, e.g. `["ppg_no_pulse"]`; `"ppg_filled"`: missing samples were interpolated, in gaps of at most
       `LONGEST_FILLED_GAP`), or where `value` is `None` a `reason`: `"missing"` (NaN or infinite samples), `"flat"` (constant
       over more than half of it), `"short"` (less than one patch, at the end of a recording), `"not finite"` (the model's
       answer is not a number), or one of those for which it was asked to abstain.
@@ -159,169 +147,30 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
     ) -> Iterator[dict[str, Any]]:
         """Yields the usable windows of one recording as the model's input of batch size 1."""
         number, source = (source.number, source.source) if isinstance(source, _Member) else (None, source)
-        window_seconds, stride_seconds = self._window_and_stride(window_seconds, stride_seconds)
+        windows = self._window_inputs(window_seconds, stride_seconds)
         try:
             recording = read_recording(
                 source, self.feature_extractor.channels, sampling_rate=sampling_rate, column=column
             )
-            yield from self._windows(recording, window_seconds, stride_seconds)
+            yield from windows.of_recording(recording)
         except (ValueError, FileNotFoundError) as error:
             message = str(error) if number is None else f"Recording {number} of those given: {error}"
             if on_error == "raise":
                 raise (FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError)(message) from error
-            yield self._skipped(message, window_seconds)
+            yield windows.nothing(message)
 
-    def _window_and_stride(self, window_seconds: float | None, stride_seconds: float | None) -> tuple[float, float]:
+    def _window_inputs(self, window_seconds: float | None, stride_seconds: float | None) -> WindowInputs:
         window_seconds = window_seconds or getattr(self.model.config, "window_seconds", None) or DEFAULT_WINDOW_SECONDS
-        stride_seconds = stride_seconds or window_seconds
-        extractor = self.feature_extractor
-        if window_seconds < extractor.shortest_seconds:
-            raise ValueError(
-                f"`window_seconds` ({window_seconds}) must be at least one patch of {extractor.shortest_seconds:.3g} s."
-            )
-        if window_seconds > LONGEST_WINDOW_SECONDS:
-            raise ValueError(
-                f"`window_seconds` ({window_seconds:g}) must be at most {LONGEST_WINDOW_SECONDS:g}: shorter windows are padded to"
-                " it, and longer recordings are cut into several."
-            )
-        if stride_seconds * extractor.sampling_rate < 1:
-            raise ValueError(
-                f"`stride_seconds` ({stride_seconds:g}) must be at least one sample of the model's"
-                f" {extractor.sampling_rate:g} Hz."
-            )
-        return window_seconds, stride_seconds
-
-    def _num_samples(self, window_seconds: float) -> int:
-        """Samples of the model's input for a window, in whole patches. All windows get one length, so that those of different
-        recordings and the last ones fit into one batch."""
-        extractor = self.feature_extractor
-        return (
-            math.ceil(round(window_seconds * extractor.sampling_rate / extractor.patch_size, 6)) * extractor.patch_size
-        )
-
-    def _windows(self, given: Recording, window_seconds: float, stride_seconds: float) -> Iterator[dict[str, Any]]:
-        extractor = self.feature_extractor
-        self._check_rates(given)
-        recording, filled = fill_gaps(given)
-        usable: list[tuple[float, float]] = []
-        unusable: list[dict[str, Any]] = []
-        for start, end in window_times(recording, window_seconds, stride_seconds):
-            reason = reason_not_to_use(
-                recording.cut(start, end), filled.cut(start, end), recording.sampling_rates, extractor.shortest_seconds
-            )
-            if reason is None:
-                usable.append((start, end))
-            else:
-                unusable.append({"start": start, "end": end, "value": None, "reason": reason})
-        if not usable:
-            reasons = ", ".join(sorted({window["reason"] for window in unusable})) or "empty"
-            raise ValueError(f"No window of {recording.name} can be used: {reasons}.{describe_gaps(given)}")
-        for index, (start, end) in enumerate(usable):
-            is_last = index == len(usable) - 1
-            yield {
-                **self.window_inputs(
-                    recording.cut(start, end),
-                    filled.cut(start, end),
-                    recording.sampling_rates,
-                    (start, end),
-                    window_seconds,
-                    recording.name,
-                ),
-                "duration": recording.duration,
-                "unusable": unusable if is_last else None,
-                "is_last": is_last,
-            }
-
-    def window_inputs(
-        self,
-        signals: Mapping[str, np.ndarray],
-        filled: Mapping[str, np.ndarray],
-        sampling_rates: Mapping[str, float],
-        times: tuple[float, float],
-        window_seconds: float,
-        name: str,
-    ) -> dict[str, Any]:
-        """The model's input of batch size 1 for one usable window.
-
-        Args:
-            signals: `(samples,)` per channel, with short gaps filled.
-            filled: which samples were.
-            sampling_rates: in Hz per channel.
-            times: start and end in seconds.
-            window_seconds: duration that it is padded to.
-            name: what messages call the recording.
-
-        Raises:
-            ValueError: if its samples are too large to be processed.
-        """
-        start, end = times
-        try:
-            features = self.feature_extractor(
-                **signals,
-                sampling_rate=sampling_rates,
-                padding="max_length",
-                max_length=self._num_samples(window_seconds),
-                truncation=True,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-        except ValueError as error:
-            raise ValueError(f"{name}, {start:g}-{end:g} s: {error}") from error
-        issues = quality_issues(signals, sampling_rates)
-        issues += [f"{channel}_filled" for channel, samples in filled.items() if samples.any()]
-        return {
-            **features,
-            "start": start,
-            "end": end,
-            "quality": quality(signals, sampling_rates),
-            "quality_issues": issues,
-            "recording": name,
-            "reason": None,
-        }
-
-    def _skipped(self, reason: str, window_seconds: float) -> dict[str, Any]:
-        """What stands for a recording that was not read: the model is run on nothing, and its answer is left out."""
-        nothing = self.feature_extractor.nothing(self._num_samples(window_seconds))
-        return {
-            **{name: torch.from_numpy(values) for name, values in nothing.items()},
-            "start": 0.0,
-            "end": 0.0,
-            "quality": 0.0,
-            "quality_issues": [],
-            "recording": "",
-            "duration": None,
-            "unusable": [],
-            "reason": reason,
-            "is_last": True,
-        }
-
-    def _check_rates(self, recording: Recording) -> None:
-        """Refuses rates at which nothing of what the model reads is left, and warns of those at which some is missing."""
-        if not self.feature_extractor.do_band_pass:
-            return
-        for channel, rate in recording.sampling_rates.items():
-            low, high = self.feature_extractor.pass_bands[channel]
-            if rate <= 2 * low:
-                raise ValueError(
-                    f"{recording.name}, at {rate:g} Hz, holds nothing of the {low:g}-{high:g} Hz of {channel} that the model"
-                    " reads."
-                )
-            if rate < 2 * high:
-                logger.warning(
-                    "%s, at %g Hz, holds only frequencies below %g Hz; the model was made for %s of %g-%g Hz.",
-                    recording.name,
-                    rate,
-                    rate / 2,
-                    channel,
-                    low,
-                    high,
-                )
+        return WindowInputs(self.feature_extractor, window_seconds, stride_seconds or window_seconds)
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         notes = {
             name: value for name, value in model_inputs.items() if name not in self.feature_extractor.model_input_names
         }
         inputs = {name: model_inputs[name] for name in self.feature_extractor.model_input_names}
+        # Without padding there is nothing to mask, which takes a model a third of its time.
+        if "attention_mask" in inputs and inputs["attention_mask"].all():
+            del inputs["attention_mask"]
         return {**self.run_model(inputs), **notes}
 
     def run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -381,23 +230,25 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         self, model_outputs: list[dict[str, Any]], min_quality: float | None = None, **parameters: Any
     ) -> list[dict[str, Any]]:
         """The answer to each window that the model was run on; one that is withheld has the `value` `None` and a `reason`."""
-        answers = []
-        for window in model_outputs:
+        outputs = torch.cat([window["outputs"] for window in model_outputs]).float().numpy()
+        is_finite = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=-1)
+        # What is not finite is withheld below.
+        with np.errstate(invalid="ignore"):
+            answers = self._window_answers(outputs, model_outputs, **parameters)
+        told = []
+        for window, answer, is_number in zip(model_outputs, answers, is_finite):
             about = {"start": window["start"], "end": window["end"]}
-            if not torch.isfinite(window["outputs"]).all():
-                answers.append({**about, "value": None, "reason": "not finite"})
+            if not is_number:
+                told.append({**about, "value": None, "reason": "not finite"})
                 continue
-            answer = self._window_answer(window["outputs"][0].float().numpy(), window, **parameters)
             if min_quality is not None and window["quality"] < min_quality:
                 reason: str | None = "low quality"
             else:
                 reason = self._reason_to_abstain(answer, **parameters)
             if reason is not None:
                 answer |= {"value": None, "reason": reason}
-            answers.append(
-                {**about, **answer, "quality": window["quality"], "quality_issues": window["quality_issues"]}
-            )
-        return answers
+            told.append({**about, **answer, "quality": window["quality"], "quality_issues": window["quality_issues"]})
+        return told
 
     def stream(self, sampling_rate: float | Mapping[str, float] | None = None, **parameters: Any) -> SignalStream:
         """Answers windows while they are recorded.
@@ -422,16 +273,17 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             raise ValueError(
                 f"A stream needs `sampling_rate`, in Hz, of {' and '.join(channels)}, but it is {given!r}."
             )
-        window_seconds, stride_seconds = self._window_and_stride(
-            reading.get("window_seconds"), reading.get("stride_seconds")
-        )
-        self._check_rates(Recording("The stream", {}, rates))
+        windows = self._window_inputs(reading.get("window_seconds"), reading.get("stride_seconds"))
+        windows.check_rates(Recording("The stream", {}, rates))
         about_recordings = ("excluded_issues", "on_error")
         answering = {name: value for name, value in answering.items() if name not in about_recordings}
-        return SignalStream(self, rates, window_seconds, stride_seconds, answering)
+        return SignalStream(self, windows, rates, answering)
 
-    def _window_answer(self, output: np.ndarray, window: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
-        """The answer to one window with the model's `output` and what else `_forward` and `window_inputs` tell of it."""
+    def _window_answers(
+        self, outputs: np.ndarray, windows: Sequence[Mapping[str, Any]], **parameters: Any
+    ) -> list[dict[str, Any]]:
+        """The answer to each window with the model's `outputs (windows, ...)` and what else `_forward` and `WindowInputs` tell of
+        it."""
         raise NotImplementedError
 
     def _recording_answer(

@@ -109,16 +109,18 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
         outputs, spreads = outputs_and_spreads(self.model, **inputs)
         return {"outputs": outputs, "spreads": spreads}
 
-    def _window_answer(self, output, window, coverage: float | None = None, **parameters):
+    def _window_answers(self, outputs, windows, coverage: float | None = None, **parameters):
         names = self._label_names()
-        answer: dict[str, Any] = {"value": dict(zip(names, map(float, output)))}
+        answers: list[dict[str, Any]] = [{"value": dict(zip(names, values))} for values in outputs.tolist()]
         if (limits := self._limits(coverage)) is None:
-            return answer
+            return answers
         calibration, key = limits
-        if not calibration.covers(window["end"] - window["start"]):
-            return {**answer, "interval": None}
-        bounds = calibration.intervals(output[None], window["spreads"].numpy(), key)[0]
-        return {**answer, "interval": {name: list(map(float, pair)) for name, pair in zip(names, bounds)}}
+        spreads = torch.cat([window["spreads"] for window in windows]).numpy()
+        bounds = calibration.intervals(outputs, spreads, key).tolist()
+        for answer, window, pairs in zip(answers, windows, bounds):
+            covered = calibration.covers(window["end"] - window["start"])
+            answer["interval"] = dict(zip(names, pairs)) if covered else None
+        return answers
 
     def _recording_answer(self, outputs, weights, answers, coverage: float | None = None, **parameters):
         names = self._label_names()
@@ -166,14 +168,15 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
             postprocess["threshold"] = threshold
         return preprocess, forward, postprocess
 
-    def _window_answer(self, output, window, threshold: float = 0.5, coverage: float | None = None, **parameters):
-        scores = self._probabilities(output)
-        answer = self._from_scores(scores, threshold)
+    def _window_answers(self, outputs, windows, threshold: float = 0.5, coverage: float | None = None, **parameters):
+        probabilities = self._probabilities(outputs)
+        answers = [self._from_scores(scores, threshold) for scores in probabilities]
         if (limits := self._limits(coverage)) is not None:
             calibration, key = limits
-            is_like = calibration.covers(window["end"] - window["start"])
-            answer["set"] = self._members(calibration.sets(scores, key)) if is_like else None
-        return answer
+            for answer, window, belongs in zip(answers, windows, calibration.sets(probabilities, key)):
+                covered = calibration.covers(window["end"] - window["start"])
+                answer["set"] = self._members(belongs) if covered else None
+        return answers
 
     def _recording_answer(
         self, outputs, weights, answers, threshold: float = 0.5, coverage: float | None = None, **parameters
@@ -224,8 +227,8 @@ class PhysiologicalSignalFeatureExtractionPipeline(PhysiologicalSignalPipeline):
     def serves(cls, config) -> bool:
         return config.model_type != "cmssl_tokenizer"
 
-    def _window_answer(self, output, window, **parameters):
-        return {"value": output}
+    def _window_answers(self, outputs, windows, **parameters):
+        return [{"value": output} for output in outputs]
 
     def _recording_answer(self, outputs, weights, answers, **parameters):
         return {"value": np.average(outputs, axis=0, weights=weights)}

@@ -6,11 +6,12 @@ These are warnings about windows that a model can still read; those that it cann
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import fft
 
 from .signal_processing_cmssl import FLAT_TOLERANCE, PASS_BANDS, band_pass, standardize
 
 
-#: What [`find_quality_issues`] finds, in this order.
+#: What [`judge_windows`] finds, in this order.
 QUALITY_ISSUES = ("flat", "clipped", "out_of_range", "no_pulse", "inverted")
 
 #: A lead is off or a sensor lost when nothing changes for this many seconds: no heart pauses for as long in every beat.
@@ -31,10 +32,12 @@ _QRS_BAND = (5.0, 15.0)
 _QRS_SECONDS = 0.12
 
 
-def find_quality_issues(
+def judge_windows(
     signals: np.ndarray | Sequence[np.ndarray], sampling_rate: float, channel: str
-) -> list[list[str]]:
-    """Finds what is wrong with windows.
+) -> tuple[list[list[str]], np.ndarray]:
+    """Finds what is wrong with windows, and measures how much of them is pulse.
+
+    The issues:
 
     - `"flat"`: constant for `FLAT_SECONDS` or longer;
     - `"clipped"`: more than `CLIPPED_SHARE` of the samples repeat the largest or the smallest value;
@@ -46,30 +49,35 @@ def find_quality_issues(
     - `"inverted"`: a PPG with a pulse that falls faster than it rises, where systole makes it rise faster: the 5, 50 and 95 %
       quantiles of its slope have a skewness (Bowley's) below `-INVERTED_SKEWNESS`. Never for ECG, which has no one polarity.
 
+    The quality is the share of the power of its beats that returns in the next beat, as that autocorrelation, counted from what
+    white noise reaches; times the share of the window that is not constant for `FLAT_SECONDS`. It is near 1 for a clean regular
+    pulse, 0 for constants and, for 19 of 20 windows, white noise. An irregular rhythm, such as atrial fibrillation, is not bad
+    quality, but returns less: compare it with others of its kind.
+
     Args:
         signals: windows of finite samples: an array `(windows, samples)` or arrays `(samples,)`, in any unit.
         sampling_rate: in Hz.
         channel: `"ecg"` or `"ppg"`.
 
     Returns:
-        For each window those of `QUALITY_ISSUES` that it has; an empty list for a good one. Windows of fewer than three
-        samples are `"flat"`, and have no pulse.
+        For each window those of `QUALITY_ISSUES` that it has, an empty list for a good one, and its quality: array
+        `(windows,)`. Windows of fewer than three samples are `"flat"`, and have no pulse.
     """
-    issues: list[list[str]] = [[] for _ in signals]
+    issues: list[list[str]] = [["flat", "no_pulse"] for _ in signals]
+    qualities = np.zeros(len(signals))
     lengths = np.array([len(signal) for signal in signals])
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length).tolist()
-        if length < 3:
-            for row in rows:
-                issues[row] = ["flat", "no_pulse"]
-            continue
+    for length in np.unique(lengths[lengths >= 3]):
+        rows = np.flatnonzero(lengths == length)
         windows = np.stack([np.asarray(signals[row], dtype=np.float64) for row in rows])
         # Differences and sums of the largest numbers would overflow.
-        windows = windows / np.maximum(np.abs(windows).max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+        windows /= np.maximum(np.abs(windows).max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
         beats = _beat_signal(windows, sampling_rate, channel)
-        has_no_pulse = _has_no_pulse(windows, beats, sampling_rate)
+        returning, of_noise = _returning_share(beats, sampling_rate), _returning_share_of_noise(length / sampling_rate)
+        # What filters leave of a constant is no pulse either.
+        returning[np.ptp(windows, axis=-1) <= FLAT_TOLERANCE] = 0.0
+        is_flat, has_no_pulse = _is_flat(windows, sampling_rate), ~(returning > of_noise)
         found = (
-            _is_flat(windows, sampling_rate),
+            is_flat,
             _is_clipped(windows),
             _is_out_of_range(windows),
             has_no_pulse,
@@ -77,33 +85,21 @@ def find_quality_issues(
         )
         for row, flags in zip(rows, np.transpose(found)):
             issues[row] = [name for name, flag in zip(QUALITY_ISSUES, flags) if flag]
-    return issues
+        qualities[rows] = np.clip((returning - of_noise) / max(1 - of_noise, 1e-9), 0, 1)
+        qualities[rows[is_flat]] *= [1 - _flat_share(window, sampling_rate) for window in windows[is_flat]]
+    return issues, qualities
+
+
+def find_quality_issues(
+    signals: np.ndarray | Sequence[np.ndarray], sampling_rate: float, channel: str
+) -> list[list[str]]:
+    """The issues of windows (`judge_windows`)."""
+    return judge_windows(signals, sampling_rate, channel)[0]
 
 
 def measure_quality(signal: np.ndarray, sampling_rate: float, channel: str) -> float:
-    """How much of a window is pulse: the share of the power of its beats (of the PPG, or of the smoothed slope of the ECG) that
-    returns in the next beat, as the autocorrelation at the best of the `BEAT_INTERVALS`, counted from what white noise reaches;
-    times the share of the window that is not constant for `FLAT_SECONDS`.
-
-    Near 1 for a clean regular pulse; 0 for constants and, for 19 of 20 windows, white noise. An irregular rhythm, such as atrial
-    fibrillation, is not bad quality, but returns less: compare it with others of its kind.
-
-    Args:
-        signal: window of finite samples `(samples,)`, in any unit.
-        sampling_rate: in Hz.
-        channel: `"ecg"` or `"ppg"`.
-    """
-    if len(signal) < 3:
-        return 0.0
-    window = np.asarray(signal, dtype=np.float64)[None]
-    window = window / max(np.abs(window).max(), np.finfo(np.float64).tiny)
-    if np.ptp(window) <= FLAT_TOLERANCE:
-        return 0.0
-    returning = _returning_share(_beat_signal(window, sampling_rate, channel), sampling_rate)[0]
-    noise = _returning_share_of_noise(window.shape[-1] / sampling_rate)
-    return float(
-        np.clip((returning - noise) / max(1 - noise, 1e-9), 0, 1) * (1 - _flat_share(window[0], sampling_rate))
-    )
+    """The quality of one window `(samples,)` (`judge_windows`)."""
+    return float(judge_windows([signal], sampling_rate, channel)[1][0])
 
 
 def _flat_share(window: np.ndarray, sampling_rate: float) -> float:
@@ -134,14 +130,6 @@ def _is_out_of_range(windows: np.ndarray) -> np.ndarray:
     return np.ptp(windows, axis=-1) > RANGE_RATIO * (high - low)
 
 
-def _has_no_pulse(windows: np.ndarray, beats: np.ndarray, sampling_rate: float) -> np.ndarray:
-    unlike_noise = _returning_share(beats, sampling_rate) > _returning_share_of_noise(
-        windows.shape[-1] / sampling_rate
-    )
-    # What filters leave of a constant is no pulse either.
-    return ~unlike_noise | (np.ptp(windows, axis=-1) <= FLAT_TOLERANCE)
-
-
 def _returning_share(beats: np.ndarray, sampling_rate: float) -> np.ndarray:
     """The autocorrelation of `beats (windows, samples)` at the best of the `BEAT_INTERVALS`; 0 where it has no maximum."""
     num_samples = beats.shape[-1]
@@ -150,8 +138,10 @@ def _returning_share(beats: np.ndarray, sampling_rate: float) -> np.ndarray:
     if first < 1 or last <= first:
         return np.zeros(len(beats))
     beats = standardize(beats)
-    power = np.abs(np.fft.rfft(beats, 2 * num_samples)) ** 2
-    autocorrelation = np.fft.irfft(power)[:, :num_samples] / (num_samples - np.arange(num_samples))
+    # Padded by as much as the largest lag reaches beyond the end.
+    size = fft.next_fast_len(num_samples + last + 2, real=True)
+    power = np.abs(fft.rfft(beats, size)) ** 2
+    autocorrelation = fft.irfft(power, size)[:, : last + 2] / (num_samples - np.arange(last + 2))
     # Only maxima within the interval: the slope down from lag 0 is no period.
     before, middle, after = (autocorrelation[:, first + shift : last + 1 + shift] for shift in (-1, 0, 1))
     return np.where((middle > before) & (middle >= after), middle, 0.0).max(axis=-1)
@@ -181,4 +171,4 @@ def _beat_signal(windows: np.ndarray, sampling_rate: float, channel: str) -> np.
     return smooth
 
 
-__all__ = ["QUALITY_ISSUES", "find_quality_issues", "measure_quality"]
+__all__ = ["QUALITY_ISSUES", "find_quality_issues", "judge_windows", "measure_quality"]

@@ -1,12 +1,12 @@
 """Windows of a recording: where they lie, what is wrong with them, and which a model can read."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .quality_cmssl import find_quality_issues, measure_quality
+from .quality_cmssl import judge_windows
 from .recordings_cmssl import Recording
 from .signal_processing_cmssl import reason_to_drop
 from .time_axis_cmssl import LONGEST_FILLED_GAP, fill_short_gaps, gaps
@@ -14,6 +14,22 @@ from .time_axis_cmssl import LONGEST_FILLED_GAP, fill_short_gaps, gaps
 
 #: Windows of which more than this share would have to be filled are not used.
 LARGEST_FILLED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of a recording.
+
+    Attributes:
+        start, end: in seconds.
+        signals: `(samples,)` per channel, with short gaps filled.
+        filled: which samples were.
+    """
+
+    start: float
+    end: float
+    signals: dict[str, np.ndarray]
+    filled: dict[str, np.ndarray]
 
 
 def window_times(recording: Recording, window_seconds: float, stride_seconds: float) -> Iterator[tuple[float, float]]:
@@ -32,32 +48,28 @@ def window_times(recording: Recording, window_seconds: float, stride_seconds: fl
         return
 
 
-def quality_issues(signals: Mapping[str, np.ndarray], sampling_rates: Mapping[str, float]) -> list[str]:
-    """What is wrong with one window, such as `["ppg_clipped"]` (`find_quality_issues`)."""
-    return [
-        f"{channel}_{issue}"
-        for channel, signal in signals.items()
-        for issue in find_quality_issues([signal], sampling_rates[channel], channel)[0]
-    ]
+def judge(windows: Sequence[Window], sampling_rates: Mapping[str, float]) -> tuple[list[list[str]], np.ndarray]:
+    """What is wrong with windows, such as `["ppg_clipped"]`, and the quality of each, in the worst of its channels
+    (`judge_windows`)."""
+    issues: list[list[str]] = [[] for _ in windows]
+    qualities = np.ones(len(windows))
+    for channel, rate in sampling_rates.items():
+        found, measured = judge_windows([window.signals[channel] for window in windows], rate, channel)
+        for known, new in zip(issues, found):
+            known += [f"{channel}_{issue}" for issue in new]
+        qualities = np.minimum(qualities, measured)
+    for known, window in zip(issues, windows):
+        known += [f"{channel}_filled" for channel, samples in window.filled.items() if samples.any()]
+    return issues, qualities
 
 
-def quality(signals: Mapping[str, np.ndarray], sampling_rates: Mapping[str, float]) -> float:
-    """How much of one window is pulse, in the worst of its channels (`measure_quality`)."""
-    return min(measure_quality(signal, sampling_rates[channel], channel) for channel, signal in signals.items())
-
-
-def reason_not_to_use(
-    signals: Mapping[str, np.ndarray],
-    filled: Mapping[str, np.ndarray],
-    sampling_rates: Mapping[str, float],
-    patch_seconds: float,
-) -> str | None:
-    """Why no model can read one window, `"short"`, `"missing"` or `"flat"`; `None` if one can."""
-    if any(len(signal) / sampling_rates[channel] < patch_seconds - 1e-9 for channel, signal in signals.items()):
+def reason_not_to_use(window: Window, sampling_rates: Mapping[str, float], patch_seconds: float) -> str | None:
+    """Why no model can read a window, `"short"`, `"missing"` or `"flat"`; `None` if one can."""
+    if any(len(signal) / sampling_rates[channel] < patch_seconds - 1e-9 for channel, signal in window.signals.items()):
         return "short"
-    if any(samples.sum() > LARGEST_FILLED_SHARE * len(samples) for samples in filled.values()):
+    if any(samples.sum() > LARGEST_FILLED_SHARE * len(samples) for samples in window.filled.values()):
         return "missing"
-    return next(filter(None, map(reason_to_drop, signals.values())), None)
+    return next(filter(None, map(reason_to_drop, window.signals.values())), None)
 
 
 def fill_gaps(recording: Recording) -> tuple[Recording, Recording]:
@@ -87,4 +99,4 @@ def describe_gaps(recording: Recording) -> str:
     return "".join([*told, " Choose shorter `window_seconds`, or interpolate longer gaps."]) if told else ""
 
 
-__all__ = ["describe_gaps", "fill_gaps", "quality", "quality_issues", "reason_not_to_use", "window_times"]
+__all__ = ["Window", "describe_gaps", "fill_gaps", "judge", "reason_not_to_use", "window_times"]

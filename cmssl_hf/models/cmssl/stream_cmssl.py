@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .recording_windows_cmssl import reason_not_to_use
+from .recording_windows_cmssl import Window
 from .time_axis_cmssl import LONGEST_FILLED_GAP, fill_short_gaps
+from .window_inputs_cmssl import WindowInputs
 
 
 if TYPE_CHECKING:
@@ -23,23 +24,20 @@ class SignalStream:
 
     Args:
         pipe: the pipeline.
+        windows: what makes its inputs.
         sampling_rates: in Hz per channel.
-        window_seconds: length of the windows.
-        stride_seconds: distance between their starts.
         parameters: of the answers.
     """
 
     def __init__(
         self,
         pipe: "PhysiologicalSignalPipeline",
+        windows: WindowInputs,
         sampling_rates: Mapping[str, float],
-        window_seconds: float,
-        stride_seconds: float,
         parameters: Mapping[str, Any],
     ):
-        self._pipe = pipe
+        self._pipe, self._windows = pipe, windows
         self._rates = {channel: float(rate) for channel, rate in sampling_rates.items()}
-        self._window_seconds, self._stride_seconds = window_seconds, stride_seconds
         self._parameters = parameters
         #: Samples that are kept per channel, and the number of the first of them.
         self._kept = {channel: np.zeros(0) for channel in self._rates}
@@ -70,8 +68,8 @@ class SignalStream:
         answers: list[dict[str, Any]] = []
         while True:
             self._forget()
-            start = self._next * self._stride_seconds
-            end = start + self._window_seconds
+            start = self._next * self._windows.stride_seconds
+            end = start + self._windows.window_seconds
             if not all(self._is_over(channel, round(end * rate)) for channel, rate in self._rates.items()):
                 return answers
             answers.append(self._answer(start, end))
@@ -89,13 +87,13 @@ class SignalStream:
         )
         # As in a whole recording, the first window that reaches the end is the last.
         tolerance = 0.5 / max(self._rates.values())
-        before = (self._next - 1) * self._stride_seconds + self._window_seconds
+        before = (self._next - 1) * self._windows.stride_seconds + self._windows.window_seconds
         answers: list[dict[str, Any]] = []
         while self._next == 0 or before < duration - tolerance:
-            start = self._next * self._stride_seconds
+            start = self._next * self._windows.stride_seconds
             if start >= duration - tolerance:
                 break
-            before = start + self._window_seconds
+            before = start + self._windows.window_seconds
             answers.append(self._answer(start, before if before < duration - tolerance else duration))
             self._next += 1
         self._kept = {channel: np.zeros(0) for channel in self._rates}
@@ -123,7 +121,7 @@ class SignalStream:
 
     def _forget(self) -> None:
         """Drops what no window needs any more."""
-        start = self._next * self._stride_seconds
+        start = self._next * self._windows.stride_seconds
         for channel, rate in self._rates.items():
             surplus = round(start * rate) - self._context[channel] - self._first[channel]
             if (surplus := min(surplus, len(self._kept[channel]))) > 0:
@@ -149,18 +147,15 @@ class SignalStream:
             whole, gaps = fill_short_gaps(self._kept[channel], rate, LONGEST_FILLED_GAP[channel])
             part = slice(round(start * rate) - self._first[channel], round(end * rate) - self._first[channel])
             signals[channel], filled[channel] = whole[part], gaps[part]
-        about = {"start": start, "end": end}
-        extractor = self._pipe.feature_extractor
-        patch_seconds = extractor.patch_size / extractor.sampling_rate
-        reason = reason_not_to_use(signals, filled, self._rates, patch_seconds)
+        window = Window(start, end, signals, filled)
+        reason = self._windows.reason_not_to_use(window, self._rates)
+        if reason is None:
+            try:
+                (inputs,) = self._windows.of_windows([window], self._rates, "The stream")
+            except ValueError as error:
+                reason = str(error)
         if reason is not None:
-            return {**about, "value": None, "reason": reason}
-        try:
-            inputs = self._pipe.window_inputs(
-                signals, filled, self._rates, (start, end), self._window_seconds, "The stream"
-            )
-        except ValueError as error:
-            return {**about, "value": None, "reason": str(error)}
+            return {"start": start, "end": end, "value": None, "reason": reason}
         return self._pipe.window_answers([self._pipe.forward(inputs)], **self._parameters)[0]
 
 

@@ -22,6 +22,8 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 
 #: The start of a file, from which its form is found.
 _HEAD_BYTES = 2**16
+#: Lines of it by which a separator is judged, evenly spaced.
+_JUDGED_LINES = 300
 #: Separators of cells, the ones that mean nothing else first.
 _SEPARATORS = ("\t", ";", "|", ",", " ")
 #: Bytes to which a compressed file of any size may unpack, and for each of its bytes: numbers pack to a tenth.
@@ -244,9 +246,11 @@ def _head(path: Path) -> tuple[str, list[str]]:
 
 
 def _split(lines: list[str]) -> tuple[str, list[list[str]], int]:
-    """The separator, the cells of all lines, and the number of columns, judged from the second half of the lines."""
-    tail = range(len(lines) // 2, len(lines))
+    """The separator, the cells of all lines, and the number of columns, judged from lines of the second half."""
+    tail = range(len(lines) // 2, len(lines), 1 + len(lines) // (2 * _JUDGED_LINES))
     for separator in _SEPARATORS:
+        if separator != " " and not any(separator in lines[i] for i in tail):
+            continue
         rows = _cells(lines, separator)
         lengths = Counter(len(rows[i]) for i in tail if rows[i])
         length, count = max(lengths.items(), key=lambda item: item[1], default=(0, 0))
@@ -285,7 +289,7 @@ def _is_decimal_comma(lines: list[str], rows: list[list[str]], tail: range) -> b
 def _decimal_mark(rows: list[list[str]], separator: str) -> str:
     """The mark with which pandas reads the numbers at once; `as_numbers` looks at what that leaves as text."""
     cells = [cell for cells in rows for cell in cells]
-    commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+    commas = [cell for cell in cells if "," in cell and _DECIMAL_COMMA.fullmatch(cell)]
     points = any("." in cell and _NUMBER.fullmatch(cell) for cell in cells)
     return "," if separator != "," and not points and not all(map(_THOUSANDS.fullmatch, commas)) else "."
 
