@@ -73,6 +73,14 @@ def device_recording(write, name, folder):
     return [path], lambda: read_signals(path)
 
 
+def edf_with_gaps(path):
+    return recording_files.write_edf(path, onsets=("+0", "+1", "+3.5", "+4.5"))
+
+
+def deflated_dicom(path):
+    return recording_files.write_dicom(path, deflated=True)
+
+
 def empatica_session(folder):
     session = recording_files.write_e4(folder / "session")
     return [session / "BVP.csv", session / "ACC.csv", session / "EDA.csv"], lambda: read_signals(session)
@@ -263,6 +271,8 @@ READERS = {
     "WFDB recording": (wfdb_recording, (ValueError, FileNotFoundError)),
     "CSV recording": (csv_recording, (ValueError,)),
     "EDF recording": (partial(device_recording, recording_files.write_edf, "r.edf"), (ValueError,)),
+    "EDF+D recording": (partial(device_recording, edf_with_gaps, "r.edf"), (ValueError,)),
+    "deflated DICOM recording": (partial(device_recording, deflated_dicom, "r.dcm"), (ValueError,)),
     "DICOM recording": (partial(device_recording, recording_files.write_dicom, "r.dcm"), (ValueError,)),
     "Parquet recording": (partial(device_recording, recording_files.write_parquet, "r.parquet"), (ValueError,)),
     "ISHNE recording": (partial(device_recording, recording_files.write_ishne, "r.ecg"), (ValueError,)),

@@ -76,7 +76,9 @@ class _Layer(CMSSLLayer):
     """Without gradients the activation is computed where the product is, before it leaves the processor's cache."""
 
     def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        fuses = not torch.is_grad_enabled() and not self.training and type(self.activation) is GELUActivation
+        # What peft puts in the place of a linear layer has its weight, too, and more.
+        is_plain = isinstance(self.fc1, nn.Linear) and type(self.activation) is GELUActivation
+        fuses = not torch.is_grad_enabled() and not self.training and is_plain
         if not fuses or not _takes_products_by_onednn(self.fc1.weight, hidden_states):
             return super().feed_forward(hidden_states)
         return self.fc2(linear_pointwise(hidden_states, self.fc1.weight, self.fc1.bias, "gelu"))

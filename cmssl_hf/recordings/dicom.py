@@ -1,5 +1,7 @@
 """Waveforms in DICOM files (PS3.3, C.10.9), by pydicom."""
 
+import io
+import zlib
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmssl_hf.models.cmssl.files_cmssl import SignalFile
+from cmssl_hf.models.cmssl.tables_cmssl import largest_unpacked
 
 from .errors import naming_the_extra
 
@@ -15,8 +18,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-#: Deflated files unpack in one piece, to any size.
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+#: In front of the length of the group of elements that is never deflated (PS3.10, 7.1).
+_PREAMBLE_BYTES = 128 + 4 + 12
 _TAGS = ["SpecificCharacterSet", "Modality", "AcquisitionDateTime", "StudyDate", "StudyTime", "WaveformSequence"]
 
 
@@ -29,16 +33,19 @@ def open_dicom(path: Path) -> SignalFile:
     second group of waveforms, such as averaged beats, its label in front.
 
     Raises:
-        ValueError: if the file is none of this kind, damaged, deflated, or holds no waveform.
+        ValueError: if the file is none of this kind, damaged, or holds no waveform.
         ImportError: if pydicom is not installed.
     """
     with naming_the_extra():
         import pydicom
     try:
-        if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
-            raise ValueError("it is deflated; save it without compression.")
+        meta = pydicom.filereader.read_file_meta_info(path)
         # Of the patient nothing is read that a warning of pydicom could tell.
-        file = pydicom.dcmread(path, specific_tags=_TAGS)
+        file = (
+            _inflated(path, meta)
+            if meta.get("TransferSyntaxUID") == _DEFLATED
+            else pydicom.dcmread(path, specific_tags=_TAGS)
+        )
         groups = list(file.get("WaveformSequence") or [])
         if not groups:
             raise ValueError(f"it holds no waveform ({file.get('Modality') or 'no modality'}).")
@@ -48,6 +55,20 @@ def open_dicom(path: Path) -> SignalFile:
         raise ValueError(f"{path} cannot be read as a DICOM waveform: {error}") from error
     names, rates, units, samples = zip(*signals)
     return SignalFile(str(path), names, rates, units, lambda position: samples[position], path.name, _start(file))
+
+
+def _inflated(path: Path, meta: "Dataset") -> "Dataset":
+    """The elements of a deflated file (PS3.5, A.5), which pydicom would unpack to any size."""
+    from pydicom.filereader import read_dataset
+    from pydicom.tag import Tag
+
+    packed = path.read_bytes()[_PREAMBLE_BYTES + int(meta.FileMetaInformationGroupLength) :]
+    limit = largest_unpacked(len(packed))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = inflater.decompress(packed, limit)
+    if not inflater.eof:
+        raise ValueError(f"it unpacks to more than {limit:,} bytes." if len(content) == limit else "it is cut off.")
+    return read_dataset(io.BytesIO(content), False, True, specific_tags=[Tag(name) for name in _TAGS])
 
 
 def _signals(group: "Dataset", number: int) -> list[tuple[str, float, str, np.ndarray]]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from cmssl_hf.models.cmssl.files_cmssl import SignalFile
 
+from .edf_gaps import open_edf_with_gaps
 from .errors import naming_the_extra
 
 
@@ -24,12 +25,13 @@ def open_edf(path: Path) -> SignalFile:
     """Reads the header.
 
     Raises:
-        ValueError: if the file is none of this kind, damaged, truncated, or has gaps (EDF+D), which pyedflib does not read.
+        ValueError: if the file is none of this kind, damaged or truncated.
         ImportError: if pyedflib is not installed.
     """
+    if _check(path)[192:197] in _DISCONTINUOUS:
+        return open_edf_with_gaps(path)
     with naming_the_extra():
         import pyedflib
-    _check(path)
 
     def reader() -> pyedflib.EdfReader:
         try:
@@ -58,14 +60,13 @@ def open_edf(path: Path) -> SignalFile:
     return SignalFile(str(path), names, rates, units, load, path.name, start)
 
 
-def _check(path: Path) -> None:
-    """Refuses a header of another kind, or one that states more than the file holds, before memory is taken for it."""
+def _check(path: Path) -> bytes:
+    """The header of the file, which is refused if it is of another kind, or states more than the file holds, before memory is taken
+    for it."""
     with path.open("rb") as file:
         head = file.read(_HEADER_BYTES)
         if head[:8] not in _VERSIONS:
             raise ValueError(f"{path} cannot be read as EDF or BDF: it begins with {head[:8]!r}.")
-        if head[192:197] in _DISCONTINUOUS:
-            raise ValueError(f"{path} is an EDF+ file with gaps (EDF+D); export it as a continuous one.")
         try:
             num_records, num_signals = int(head[236:244]), max(int(head[252:256]), 0)
             sizes_at = _HEADER_BYTES + 216 * num_signals
@@ -82,3 +83,4 @@ def _check(path: Path) -> None:
             f"{path} cannot be read as EDF or BDF: it states {num_signals:,} signals in {num_records:,} records, {stated:,} bytes,"
             f" but has {held:,}. Is it cut off?"
         )
+    return head

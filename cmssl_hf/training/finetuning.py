@@ -15,6 +15,7 @@ from ..models.cmssl.configuration_cmssl import ENCODER_SIZES, CMSSLEncoderConfig
 from ..models.cmssl.modeling_cmssl_classification import SignalClassificationMixin
 from ..shipped import find_model
 from ..tasks import Task, get_task, record_of_task
+from .adapters import Adapter
 from .arguments import AugmentationArguments, DataArguments, parse_config_overrides
 from .calibration import calibrate, measure_limits
 from .data import (
@@ -74,6 +75,12 @@ class TaskArguments(AugmentationArguments):
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
+    lora_rank: int = field(
+        default=0,
+        metadata={
+            "help": "Train the head and adapters of this rank beside the linear layers of the encoder (LoRA), e.g. 8; 0: all weights."
+        },
+    )
     balance_classes: float = field(
         default=0.0,
         metadata={"help": "Weight classes by their frequency to minus this power: 0 not at all, 1 all classes alike."},
@@ -144,6 +151,16 @@ class TaskArguments(AugmentationArguments):
             raise ValueError(f"`pass_band` takes the lowest and the highest frequency in Hz, but is {band}.")
         if size is not None and self.random_weights:
             raise ValueError("`random_weights` does nothing with `from_scratch`, whose weights are random already.")
+        if self.lora_rank < 0:
+            raise ValueError(f"`lora_rank` must be at least 1, or 0 to train all weights, but is {self.lora_rank}.")
+        if self.lora_rank and (size is not None or self.random_weights):
+            raise ValueError(
+                "`lora_rank` adapts a pre-trained model, and random weights are none: leave one of them out."
+            )
+        if self.lora_rank and self.freeze_encoder:
+            raise ValueError(
+                "`lora_rank` trains adapters in the encoder that `freeze_encoder` leaves as it is: leave one of them out."
+            )
         refuse_idle(self, "num_folds", "`fold`", self.fold is not None)
         if not self.balance_classes >= 0:
             raise ValueError(f"`balance_classes` must be at least 0, but is {self.balance_classes}.")
@@ -192,13 +209,17 @@ class FinetuningTrainer(StageTrainer):
 
     Args:
         task: what is learnt.
+        adapter: of the model, if not all of it is trained.
     """
 
     model: SignalClassificationMixin
 
-    def __init__(self, *args, task: Task, **kwargs):
+    def __init__(self, *args, task: Task, adapter: Adapter | None = None, **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        if adapter is not None and self.is_fsdp_enabled:
+            raise ValueError("`lora_rank` does not go with FSDP, which spreads weights over devices: use DDP.")
         self.task = task
+        self.adapter = adapter
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
@@ -219,6 +240,19 @@ class FinetuningTrainer(StageTrainer):
         self.model.config.calibration = calibrate(self.model, self.eval_dataset.dataset, batch_size=batch_size)
         return {}
 
+    def load_weights(self, folder: str) -> None:
+        # Of a finished run they are merged.
+        if self.adapter is not None and Path(folder) == Path(self.args.output_dir):
+            self.adapter.merge()
+        super().load_weights(folder)
+
+    def store_model(self) -> None:
+        if self.adapter is not None:
+            if self.args.should_save:
+                self.adapter.save(Path(self.args.output_dir))
+            self.adapter.merge()
+        super().store_model()
+
     def _metrics(self, evaluation: EvalPrediction) -> dict[str, float]:
         return score(self.task, evaluation.predictions, evaluation.label_ids)
 
@@ -234,7 +268,8 @@ def finetune(
     what these are worth. They have chosen the checkpoint, too, which makes intervals a little too narrow.
 
     The run's folder receives the best model with its feature extractor, `predictions.csv` (one row per test window with
-    label, prediction and subject), checkpoints, logs and `run.json`.
+    label, prediction and subject), checkpoints, logs and `run.json`; with `lora_rank` the adapter is merged into the model, and
+    stands by itself in `adapter/`.
 
     Returns:
         Test metrics of each row of the result table: the model, predicting a constant, and the task's classical method if
@@ -242,7 +277,8 @@ def finetune(
 
     Raises:
         ValueError: if the model reads another signal than the task offers, or has seen test subjects in pre-training, or it is
-            not known whom it has seen; if the training labels are all the same, or there are too few subjects.
+            not known whom it has seen; if the training labels are all the same, or there are too few subjects; if `lora_rank` is given for
+            a model without linear layers to adapt.
     """
     set_seed(training_arguments.seed)
     if task_arguments.task is not None:
@@ -289,14 +325,18 @@ def finetune(
             " Leave the options of augmentation out."
         )
     model = starting_model(task_arguments, config)
+    weights = initialisation(task_arguments, model)
+    adapter = Adapter(model, task_arguments.lora_rank) if task_arguments.lora_rank else None
     run, checkpoint = FINETUNING.open_run(
         training_arguments,
         config,
         data,
         builds_on=None if pretrained is None else known_run_of_model(pretrained),
         task=record_of_task(task),
-        initialisation=initialisation(task_arguments, model),
+        initialisation=weights,
         freeze_encoder=task_arguments.freeze_encoder,
+        # Older records lack it.
+        lora_rank=task_arguments.lora_rank or None,
         augmentation=vars(augmentation),
     )
     columns = ["input_values", *ids, "label"]
@@ -310,6 +350,7 @@ def finetune(
         eval_dataset=WindowsDataset(splits["validation"], columns),
         processing_class=feature_extractor,
         task=task,
+        adapter=adapter,
     )
 
     def test() -> dict[str, dict[str, float]]:
@@ -380,6 +421,8 @@ def _model_name(arguments: TaskArguments) -> str:
     name = Path(arguments.source).name
     if arguments.from_scratch or arguments.random_weights:
         name = f"{name} from scratch"
+    if arguments.lora_rank:
+        return f"{name}, LoRA of rank {arguments.lora_rank}"
     return f"{name}, frozen" if arguments.freeze_encoder else name
 
 

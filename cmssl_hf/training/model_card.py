@@ -157,6 +157,8 @@ def _method(run: dict[str, Any]) -> str:
         initialisation = "It started from weights of whose training nothing is recorded."
     if identity.get("freeze_encoder"):
         initialisation += f" The {_kind(run)} was frozen; only the head was trained."
+    if rank := identity.get("lora_rank"):
+        initialisation += f" Adapters of rank {rank} (LoRA) and the head were trained, and merged into its weights."
     architecture = (
         f"{_other_work(run)}, which reads one signal" if _other_work(run) else "A transformer that reads one signal"
     )

@@ -19,9 +19,22 @@ OTHER = np.round(500 * np.cos(2 * np.pi * 0.9 * np.arange(400) / 100)).astype(np
 
 
 def write_edf(
-    path: Path, labels=("ECG II", "Pleth"), units=("mV", "NU"), rates=(100, 50), bdf=False, reserved="", seconds=4
+    path: Path,
+    labels=("ECG II", "Pleth"),
+    units=("mV", "NU"),
+    rates=(100, 50),
+    bdf=False,
+    reserved="",
+    seconds=4,
+    onsets=None,
 ) -> Path:
-    """Records of one second; the range of -1000 to 1000 digital is -2 to 2."""
+    """Records of one second; the range of -1000 to 1000 digital is -2 to 2. With `onsets`, texts in seconds, each record says when
+    it begins."""
+    annotation_bytes = 36
+    if onsets is not None:
+        reserved = "BDF+D" if bdf else "EDF+D"
+        labels, units = (*labels, f"{reserved[:3]} Annotations"), (*units, "")
+        rates = (*rates, annotation_bytes // (3 if bdf else 2))
     top, bottom = (8388607, -8388608) if bdf else (1000, -1000)
     fields = [
         ("" if not bdf else "\xff") + ("BIOSEMI" if bdf else "0").ljust(7 if bdf else 8),
@@ -43,7 +56,11 @@ def write_edf(
     fields += [str(value).ljust(width) for values, width in columns for value in values]
     content = "".join(fields).encode("latin-1")
     for second in range(seconds):
-        for rate in rates:
+        for label, rate in zip(labels, rates):
+            if label.endswith("Annotations"):
+                begin = f"{onsets[second]}\x14\x14\x00{onsets[second]}\x14{NAME}\x14\x00"
+                content += begin.encode()[:annotation_bytes].ljust(annotation_bytes, b"\0")
+                continue
             stored = np.resize(STORED, seconds * rate)[second * rate : (second + 1) * rate].astype("<i4")
             content += stored.view(np.uint8).reshape(-1, 4)[:, : 3 if bdf else 2].tobytes()
     path.write_bytes(content)

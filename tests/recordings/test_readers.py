@@ -5,6 +5,7 @@ import re
 import struct
 import xml.etree.ElementTree as ET
 import zipfile
+import zlib
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -21,11 +22,25 @@ from helpers.recording_files import NAME, OTHER, STORED
 
 
 MORNING = datetime(2021, 3, 17, 8, 9, 10)
+#: Of four records of a second, the last two later than they would be.
+ONSETS = ("+0.25", "+1.25", "+3.45", "+4.45")
+
+
+def with_gap(samples, rate):
+    return np.r_[samples[: 2 * rate], np.full(round(1.2 * rate), np.nan), samples[2 * rate :]]
+
+
 FORMATS = {
     "EDF": (lambda p: files.write_edf(p / "a.edf"), {
         "ECG II": (STORED / 500, 100, "mV", "ecg"), "Pleth": (STORED[:200] / 500, 50, "NU", "ppg")}, MORNING),
     "BDF": (lambda p: files.write_edf(p / "a.bdf", bdf=True), {
         "ECG II": ((STORED + 0.5) * 4 / 16777215, 100, "mV", "ecg"), "Pleth": ((STORED[:200] + 0.5) * 4 / 16777215, 50, "NU", "ppg")}, MORNING),
+    "EDF+ with gaps": (lambda p: files.write_edf(p / "a.edf", onsets=ONSETS), {
+        "ECG II": (with_gap(STORED, 100) / 500, 100, "mV", "ecg"), "Pleth": (with_gap(STORED[:200], 50) / 500, 50, "NU", "ppg")},
+        MORNING.replace(microsecond=250000)),
+    "BDF+ with gaps": (lambda p: files.write_edf(p / "a.bdf", bdf=True, onsets=ONSETS), {
+        "ECG II": ((with_gap(STORED, 100) + 0.5) * 4 / 16777215, 100, "mV", "ecg"),
+        "Pleth": ((with_gap(STORED[:200], 50) + 0.5) * 4 / 16777215, 50, "NU", "ppg")}, MORNING.replace(microsecond=250000)),
     "ISHNE": (lambda p: files.write_ishne(p / "a.ecg"), {
         "II": (STORED * 0.0025, 100, "mV", "ecg"), "V1": (OTHER * 0.005, 100, "mV", "ecg")}, datetime(2019, 8, 9, 10, 5)),
     "ISHNE that counts all leads": (lambda p: files.write_ishne(p / "a.ecg", length=800), {
@@ -33,6 +48,8 @@ FORMATS = {
     "aECG": (lambda p: files.write_aecg(p / "a.xml"), {
         "I": (STORED * 2.5 + 5, 100, "uV", "ecg"), "II": (OTHER * 2.5 + 5, 100, "uV", "ecg")}, MORNING.replace(microsecond=500000)),
     "DICOM": (lambda p: files.write_dicom(p / "a.dcm"), {
+        "I": (STORED * 5.0 + 7, 100, "uV", "ecg"), "II": (np.r_[[np.nan] * 3, OTHER[3:] * 5.0 + 7], 100, "uV", "ecg")}, MORNING),
+    "deflated DICOM": (lambda p: files.write_dicom(p / "a.dcm", deflated=True), {
         "I": (STORED * 5.0 + 7, 100, "uV", "ecg"), "II": (np.r_[[np.nan] * 3, OTHER[3:] * 5.0 + 7], 100, "uV", "ecg")}, MORNING),
     "Parquet": (lambda p: files.write_parquet(p / "a.parquet"), {
         "ECG [mV]": (STORED / 1000, 100, "mV", "ecg"), "resp": (OTHER / 100, 100, None, None)}, None),
@@ -204,6 +221,13 @@ def zipped(path, name, content, encrypted=False):
     return path
 
 
+def deflate_bomb(path):
+    head = files.write_dicom(path, deflated=True).read_bytes()
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(bytes(2**27)) + packer.flush()
+    return written(path, head[: 144 + struct.unpack_from("<I", head, 140)[0]] + packed)
+
+
 def encrypted_parquet(path):
     return written(path, b"PARE" + bytes(60) + b"PARE")
 
@@ -220,11 +244,15 @@ REFUSED = {
     "truncated DICOM": (lambda p: cut(files.write_dicom(p / "a.dcm")), "cannot be read as a DICOM waveform"),
     "truncated Parquet": (lambda p: cut(files.write_parquet(p / "a.parquet")), "cannot be read as Parquet"),
     "truncated zip": (lambda p: cut(files.write_e4_zip(p / "a.zip")), "cannot be read as a zip file"),
-    "EDF with gaps": (lambda p: files.write_edf(p / "a.edf", reserved="EDF+D"), "with gaps"),
+    "EDF+D without times": (lambda p: files.write_edf(p / "a.edf", reserved="EDF+D"), "no annotations, which say when"),
+    "EDF+D without one time": (lambda p: files.write_edf(p / "a.edf", onsets=("+0", "+1", "x", "+3")), "record 3 does not say when"),
+    "EDF+D that overlaps": (lambda p: files.write_edf(p / "a.edf", onsets=("+0", "+1", "+1.5", "+3")), "record 3 begins before"),
+    "EDF+D of years": (lambda p: files.write_edf(p / "a.edf", onsets=("+0", "+1", "+2", "+99999999")), "400 samples are spread over"),
     "text called EDF": (lambda p: written(p / "a.edf", b"time,ppg\n0,1\n"), "begins with"),
     "text called DICOM": (lambda p: written(p / "a.dcm", b"time,ppg\n0,1\n"), "cannot be read as a DICOM waveform"),
     "text called Parquet": (lambda p: written(p / "a.parquet", b"time,ppg\n0,1\n"), "cannot be read as Parquet"),
-    "deflated DICOM": (lambda p: files.write_dicom(p / "a.dcm", deflated=True), "deflated"),
+    "truncated deflated DICOM": (lambda p: cut(files.write_dicom(p / "a.dcm", deflated=True)), "it is cut off"),
+    "deflate bomb": (lambda p: deflate_bomb(p / "a.dcm"), "unpacks to more than"),
     "annotations of ISHNE": (lambda p: written(p / "a.ann", b"ANN  1.0" + bytes(600)), "annotations of beats, no waveform"),
     "entities in aECG": (lambda p: files.write_aecg(p / "a.xml", before='<!DOCTYPE a [<!ENTITY b "ha">]>'), "DOCTYPE"),
     "encrypted zip": (lambda p: zipped(p / "a.zip", "BVP.csv", "1", encrypted=True), "encrypted"),

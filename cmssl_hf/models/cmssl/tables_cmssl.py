@@ -147,7 +147,12 @@ def bounded(file: IO[bytes], packed_bytes: int) -> io.BufferedReader:
         file: that unpacks.
         packed_bytes: size of the compressed file.
     """
-    return io.BufferedReader(_Bounded(file, max(_LARGEST_UNPACKED, _LARGEST_COMPRESSION * packed_bytes)), 2**16)
+    return io.BufferedReader(_Bounded(file, largest_unpacked(packed_bytes)), 2**16)
+
+
+def largest_unpacked(packed_bytes: int) -> int:
+    """Bytes to which recordings of that size unpack at most."""
+    return max(_LARGEST_UNPACKED, _LARGEST_COMPRESSION * packed_bytes)
 
 
 def _content(path: Path) -> Path | io.BufferedReader:

@@ -38,7 +38,14 @@ from .window_order import SharedWindowsTrainer
 
 
 # Labels of people who were asked for their data, not for its publication; and paths of this machine.
-_NOT_UPLOADED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", "predictions.csv", "reconstructions.png", TRAINER_STATE_NAME)
+_NOT_UPLOADED = (
+    "_*",
+    f"{PREFIX_CHECKPOINT_DIR}-*",
+    "predictions.csv",
+    "reconstructions.png",
+    "adapter/*",
+    TRAINER_STATE_NAME,
+)
 
 
 class StageTrainer(CheckpointingTrainer, SharedWindowsTrainer):
