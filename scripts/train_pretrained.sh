@@ -15,7 +15,11 @@ for channel in ppg ecg; do
     "$python" scripts/pretrain_encoder.py "$configs/encoder.yaml" --data_dir "$CHALLENGE2015" --tokenizer "$runs/tokenizer" \
         --channel "$channel" --output_dir "$runs/$channel-encoder"
 done
-"$python" scripts/finetune.py "$configs/heart_rate.yaml" --data_dir "$CHALLENGE2015" --output_dir "$runs/heart-rate"
+# Heart rate from the people of two releases: a folder of records may lie anywhere.
+mkdir -p "$runs/recordings"
+ln -sfn "$(realpath "$CHALLENGE2015")" "$runs/recordings/challenge-2015"
+ln -sfn "$(realpath "$BIDMC")" "$runs/recordings/bidmc"
+"$python" scripts/finetune.py "$configs/heart_rate.yaml" --data_dir "$runs/recordings" --output_dir "$runs/heart-rate"
 "$python" scripts/finetune.py "$configs/respiration.yaml" --data_dir "$BIDMC" --output_dir "$runs/respiration"
 "$python" scripts/finetune.py "$configs/rhythm.yaml" --data_dir "$CHALLENGE2017" --model_name_or_path "$runs/ecg-encoder" \
     --output_dir "$runs/rhythm"
@@ -23,9 +27,11 @@ done
     --output_dir "$runs/ecg-diagnosis"
 # A folder of WFDB records does not say itself what it holds.
 challenge="The recordings are those of the PhysioNet/CinC Challenge 2015 (https://physionet.org/content/challenge-2015/1.0.0/, ODC-By 1.0)."
-for name in tokenizer ppg-encoder ecg-encoder heart-rate; do
+for name in tokenizer ppg-encoder ecg-encoder; do
     "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name" --data "$challenge"
 done
+"$python" scripts/pack_pretrained.py --run "$runs/heart-rate" --name heart-rate \
+    --data "${challenge%.} and of BIDMC (https://physionet.org/content/bidmc/1.0.0/, ODC-By 1.0)."
 for name in rhythm ecg-diagnosis; do
     "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name" \
         --data "${challenge/The recordings/The recordings of the encoder and the tokenizer}"
