@@ -14,9 +14,12 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from cmssl_hf.evaluation import figures
 from cmssl_hf.evaluation.held_out import (
     compare,
+    limits_held_out,
     mean_of_probabilities,
     predict_from_features,
     predict_held_out,
@@ -39,6 +42,7 @@ def main() -> None:
     source.add_argument("--predictions", nargs="+", type=Path, help="`predictions.csv` of runs that share no window")
     parser.add_argument("--accept_unknown_provenance", action="store_true", help="measure a model without `run.json`")
     parser.add_argument("--output", type=Path, help="CSV for the table")
+    parser.add_argument("--figure", type=Path, help="PNG of what the intervals of `--model` are worth (regression)")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     with orderly_end():
@@ -59,6 +63,15 @@ def main() -> None:
         table = compare(task, predictions, windows if has_signals else None, others=others)
         print(f"{task.name}: {len(predictions):,} windows of {predictions['subject_id'].nunique()} subjects")
         print(table.round(3).to_markdown(index=False))
+        if arguments.figure is not None:
+            measured = None
+            if arguments.model is not None and task.problem_type == "regression":
+                measured = limits_held_out(arguments.model, windows, arguments.accept_unknown_provenance)
+            if measured is None:
+                raise ValueError("`--figure` needs `--model`, a calibrated regression.")
+            figures.limits(measured, task.unit or "", arguments.figure)
+            for name in ("coverage", "risk"):
+                print(pd.DataFrame(measured[name]).round(3).to_markdown(index=False))
         if arguments.output is not None:
             table.to_csv(arguments.output, index=False)
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -164,3 +165,22 @@ def draw_figures(
             paths.append(folder / f"{task}-{split}-{'agreement' if regression else 'roc'}.png")
             (agreement if regression else roc)(cells, windows[task], split, paths[-1])
     return paths
+
+
+def limits(measured: Mapping[str, Any], unit: str, path: Path) -> None:
+    """How often intervals hold the label, over how often they are to, and the error over the share of windows that is answered.
+
+    Args:
+        measured: of `cmssl_hf.training.calibration.measure_limits`.
+        unit: of the error, e.g. `"bpm"`.
+        path: of the PNG.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    coverage, risk = figure.subplots(1, 2)
+    coverage.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    coverage.plot(*([row[name] for row in measured["coverage"]] for name in ("asked", "covered")), "o-", color="C0")
+    coverage.set(xlabel="asked for", ylabel="held the label", title="intervals", xlim=(0.4, 1), ylim=(0.4, 1))
+    risk.plot(*([row[name] for row in measured["risk"]] for name in ("answered", "error")), "o-", color="C1")
+    risk.set(xlabel="share of windows answered, surest first", ylabel=f"mean absolute error, {unit}", title="answers")
+    risk.set(xlim=(0, 1.03), ylim=(0, None))
+    figure.savefig(path, dpi=110)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from ..data.features import extract_features
 from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderForSequenceClassification
 from ..tasks import Task
+from ..training.calibration import measure_limits
 from ..training.data import describe_data, raw_windows_of
 from ..training.engine.provenance import refuse_seen_test_subjects
 from ..training.engine.run_folder import read_run
@@ -39,12 +41,7 @@ def predict_held_out(
     Raises:
         ValueError: if the model was trained or validated on any of the subjects, or it is not known whom it has seen.
     """
-    extractor = CMSSLFeatureExtractor.from_pretrained(model)
-    raw = concatenate_datasets([*windows.raw.values()])
-    rows = extract_features(raw, extractor, drop_unusable=True)
-    described = describe_data(DatasetDict({"test": rows}), windows.data_arguments)
-    refuse_seen_test_subjects(model, described, accept_unknown_provenance)
-    network = CMSSLEncoderForSequenceClassification.from_pretrained(model).eval()
+    network, rows = _model_and_windows(model, windows, accept_unknown_provenance)
     dataset, collate = WindowsDataset(rows, ["input_values"]), WindowsCollator(network.config.patch_size)
     parts = []
     with torch.no_grad():
@@ -52,6 +49,29 @@ def predict_held_out(
             batch = collate(dataset.__getitems__(range(start, min(start + batch_size, len(rows)))))
             parts.append(network(**batch).logits.float().numpy())
     return _table(rows, labels_to_numpy(rows.with_format("arrow")[:]["label"]), np.concatenate(parts))
+
+
+def limits_held_out(
+    model: str | Path, windows: TaskWindows, accept_unknown_provenance: bool = False, batch_size: int = 128
+) -> dict[str, Any] | None:
+    """What the calibration of a fine-tuned model is worth for all subjects of a task's dataset, as
+    `cmssl_hf.training.calibration.measure_limits` says it; `None` for a model without one.
+
+    Raises:
+        ValueError: as [`predict_held_out`].
+    """
+    network, rows = _model_and_windows(model, windows, accept_unknown_provenance)
+    return measure_limits(network, rows, batch_size=batch_size)
+
+
+def _model_and_windows(
+    model: str | Path, windows: TaskWindows, accept_unknown_provenance: bool
+) -> tuple[CMSSLEncoderForSequenceClassification, Dataset]:
+    extractor = CMSSLFeatureExtractor.from_pretrained(model)
+    rows = extract_features(concatenate_datasets([*windows.raw.values()]), extractor, drop_unusable=True)
+    described = describe_data(DatasetDict({"test": rows}), windows.data_arguments)
+    refuse_seen_test_subjects(model, described, accept_unknown_provenance)
+    return CMSSLEncoderForSequenceClassification.from_pretrained(model).eval(), rows
 
 
 def read_predictions(files: Sequence[str | Path]) -> pd.DataFrame:

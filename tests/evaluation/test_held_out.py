@@ -8,17 +8,21 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from matplotlib.image import imread
 
 from cmssl_hf import CMSSLEncoderForSequenceClassification, CMSSLFeatureExtractor
 from cmssl_hf.baselines import heart_rate_from_pulse_peaks
+from cmssl_hf.evaluation import figures
 from cmssl_hf.evaluation.held_out import (
     compare,
+    limits_held_out,
     mean_of_probabilities,
     predict_from_features,
     predict_held_out,
     read_predictions,
 )
 from cmssl_hf.evaluation.task_windows import TaskWindows
+from cmssl_hf.models.cmssl.conformal_cmssl import Calibration
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.arguments import DataArguments
 from helpers.tiny import encoder_config
@@ -68,6 +72,23 @@ def test_predictions_and_their_comparison(windows, model):
         assert compared.loc[name, "low"] <= value <= compared.loc[name, "high"]
         if name != "model":
             assert compared.loc[name, "difference"] == pytest.approx(own - value, rel=1e-3)
+
+
+def test_limits_are_those_of_everybody(windows, model, tmp_path):
+    assert limits_held_out(model, windows, accept_unknown_provenance=True) is None
+    network = CMSSLEncoderForSequenceClassification.from_pretrained(model).eval()
+    # Intervals of 40 bpm to either side, however sure: each person's share of windows within, each counting once.
+    network.config.calibration = Calibration({"0.5": [40.0 / 1e9]}, [1e9], [10.0, 10.0], 3, 9).to_dict()
+    network.save_pretrained(tmp_path)
+    CMSSLFeatureExtractor.from_pretrained(model).save_pretrained(tmp_path)
+    measured = limits_held_out(tmp_path, windows, accept_unknown_provenance=True)
+    table = predict_held_out(tmp_path, windows, accept_unknown_provenance=True)
+    error = table["prediction"].str[0].astype(float) - table["label"].str[0].astype(float)
+    held = (error.abs() <= 40).groupby(table["subject_id"]).mean().mean()
+    assert measured["coverage"][0]["covered"] == pytest.approx(held, abs=0.02)
+    assert measured["risk"][0] == {"answered": 1.0, "error": pytest.approx(error.abs().mean(), rel=1e-3)}
+    figures.limits(measured, "bpm", tmp_path / "limits.png")
+    assert imread(tmp_path / "limits.png").shape[:2] == (396, 990)
 
 
 def test_folds_are_one_table(tmp_path):
