@@ -15,27 +15,40 @@ from cmssl_hf.training.probes import probe_encoder
 
 pytestmark = pytest.mark.long
 
-PEOPLE = {"num_subjects": 60, "seconds_per_subject": 120.0}  # 12 windows each; 48 people train
-SIZE = "hidden_size=64,num_hidden_layers=2,num_attention_heads=4,intermediate_size=128,patch_size=25"
-DATA = "{num_subjects: 60, seconds_per_subject: 120}"
+# Many people, of whom little is seen: those few can be told apart by the shape of their pulse, without their heart rate.
+PEOPLE = {"num_subjects": 200, "seconds_per_subject": 30.0}  # 3 windows each; 160 people train and 20 validate
+DATA = "{num_subjects: 200, seconds_per_subject: 30}"
+PATCH = 50
+SIZE = (
+    f"hidden_size=64,num_hidden_layers=2,num_attention_heads=4,intermediate_size=128,patch_size={PATCH},"
+    "patch_embedding=conv,position_embedding=conv"
+)
 SETTINGS = [
     *("--dataset", "simulated", "--dataset_config", "pairs", "--dataset_options", DATA, "--config_overrides", SIZE),
-    *("--max_steps", "1000", "--per_device_train_batch_size", "32", "--learning_rate", "1e-3"),
-    *("--per_device_eval_batch_size", "32", "--eval_strategy", "steps", "--eval_steps", "500"),
-    *("--save_strategy", "steps", "--save_steps", "500"),
+    *(
+        "--max_steps",
+        "120",
+        "--per_device_train_batch_size",
+        "48",
+        "--learning_rate",
+        "1e-3",
+        "--weight_decay",
+        "0.05",
+    ),
+    *("--per_device_eval_batch_size", "30", "--eval_strategy", "steps", "--eval_steps", "120"),
+    *("--save_strategy", "steps", "--save_steps", "120"),
     *("--use_cpu", "true", "--report_to", "none", "--disable_tqdm", "true"),
 ]
 HEADS = ["--projection_hidden_size", "256", "--projection_size", "64"]
-# So strong that shapes are lost, by which the windows of one person can be told from those of another, and rates are left.
-CHANGED = ["--noise", "1", "--baseline_wander", "0.5", "--amplitude_jitter", "0.3", "--masked_share", "0.5"]
-VIEWS = [*HEADS, "--views", "own", *CHANGED]
+# A teacher that keeps 0.996 of its weights hardly moves in so few steps.
+QUICK_TEACHER = ["--teacher_momentum", "0.95"]
 OBJECTIVES = {
-    "simclr": VIEWS,
-    "byol": [*VIEWS, "--teacher_momentum", "0.95"],
-    "simsiam": [*VIEWS, "--predictor_hidden_size", "64"],
-    "moco_v3": [*VIEWS, "--teacher_momentum", "0.95"],
-    "tfc": VIEWS,
-    "clip": [*HEADS, *CHANGED],
+    "simclr": HEADS,
+    "byol": [*HEADS, *QUICK_TEACHER],
+    "simsiam": [*HEADS, "--predictor_hidden_size", "64"],
+    "moco_v3": [*HEADS, *QUICK_TEACHER],
+    "tfc": HEADS,
+    "clip": HEADS,
     "masked": [],
 }
 
@@ -55,7 +68,7 @@ def test_frozen_probe_beats_random_weights(objective, tmp_path, cache):
     trained = CMSSLEncoderModel.from_pretrained(folder)
     channels = ("ecg", "ppg") if objective == "clip" else ("ppg",)
     rows = load_dataset("simulated", "pairs", cache_dir=str(cache), **PEOPLE)
-    extractor = CMSSLFeatureExtractor(channels=channels, patch_size=25)
+    extractor = CMSSLFeatureExtractor(channels=channels, patch_size=PATCH)
     train, validation = (extract_features(rows[split], extractor) for split in ("train", "validation"))
     scores = []
     for seed in range(3):
