@@ -45,6 +45,7 @@ NOT_RUN = {
     ("docs/pretrained.md", "needs the Hub"): 1,
     ("docs/pretrained.md", "trains seven models"): 1,
     ("docs/share.md", "needs the Hub"): 3,
+    ("docs/training.md", "needs the run above"): 1,
 }
 
 _BLOCK = re.compile(

@@ -39,9 +39,15 @@ AnswerFiles = Callable[[Sequence[str]], Iterable[Rows]]
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every command that reads recordings and writes a table."""
-    parser.add_argument("recordings", nargs="+", help="files, and folders with all that is below them")
+    """Arguments of every command that reads recordings and writes a row or more for each."""
+    add_recordings(parser)
     parser.add_argument("--output", required=True, help="the table: .csv, .parquet, .json or .jsonl")
+    parser.add_argument("--num_proc", type=int, default=1, help="processes; each loads the model")
+
+
+def add_recordings(parser: argparse.ArgumentParser) -> None:
+    """Which files are read, and how."""
+    parser.add_argument("recordings", nargs="+", help="files, and folders with all that is below them")
     parser.add_argument(
         "--pattern",
         help=f"which files of folders, e.g. '*.csv'; all that end in {', '.join(RECORDING_SUFFIXES)} if left out",
@@ -52,7 +58,6 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         type=_column,
         help="column or WFDB channel to read, where its name does not say what it is; ecg=NAME,ppg=NAME of two signals",
     )
-    parser.add_argument("--num_proc", type=int, default=1, help="processes; each loads the model")
 
 
 def _column(text: str) -> str | dict[str, str]:

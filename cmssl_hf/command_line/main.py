@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": _Command("cmssl_hf.command_line.predict", "what a fine-tuned model answers to recordings"),
     "embed": _Command("cmssl_hf.command_line.embed", "features of an encoder"),
     "tokens": _Command("cmssl_hf.command_line.tokens", "codes of a tokenizer, or of an encoder of one signal"),
+    "atlas": _Command("cmssl_hf.command_line.atlas", "what the codes of a tokenizer stand for: a table and a figure"),
     "quality": _Command("cmssl_hf.command_line.quality", "what is wrong with recordings; needs no model"),
     "info": _Command("cmssl_hf.command_line.info", "what recordings hold; needs no model"),
     "prepare-data": _Command("cmssl_hf.scripts.prepare_data", "a release as Parquet shards of the models' input"),

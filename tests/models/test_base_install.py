@@ -38,7 +38,11 @@ def packages_of_extras() -> set[str]:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = setup["options.extras_require"]
-    names = re.findall(r"^[\w-]+", extras["train"] + extras["recordings"] + extras["onnx"], flags=re.MULTILINE)
+    names = re.findall(
+        r"^[\w-]+",
+        extras["train"] + extras["recordings"] + extras["attributions"] + extras["onnx"],
+        flags=re.MULTILINE,
+    )
     return {IMPORTED_AS.get(name, name) for name in map(str.lower, names) if name not in IN_THE_BASE}
 
 
