@@ -30,7 +30,7 @@ def find_preset(name: str, command: str | None = None) -> Path:
             return presets[candidate]
     fitting = [known for known in presets if command is None or known.startswith(command)]
     short = [known.removeprefix(f"{command}_") for known in sorted(fitting)]
-    raise ValueError(f"There is no file and no preset {name!r}. Presets: {', '.join(short)}.")
+    raise ValueError(f"There is no file, no folder and no preset {name!r}. Presets: {', '.join(short)}.")
 
 
 def _presets() -> dict[str, Path]:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import math
 import os
 import signal
 import sys
@@ -42,7 +43,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that reads recordings and writes a row or more for each."""
     add_recordings(parser)
     parser.add_argument("--output", required=True, help="the table: .csv, .parquet, .json or .jsonl")
-    parser.add_argument("--num_proc", type=int, default=1, help="processes; each loads the model")
+    parser.add_argument("--num_proc", type=positive_count, default=1, help="processes; each loads the model")
 
 
 def add_recordings(parser: argparse.ArgumentParser) -> None:
@@ -52,12 +53,27 @@ def add_recordings(parser: argparse.ArgumentParser) -> None:
         "--pattern",
         help=f"which files of folders, e.g. '*.csv'; all that end in {', '.join(RECORDING_SUFFIXES)} if left out",
     )
-    parser.add_argument("--sampling_rate", type=float, help="in Hz, where the files do not state it")
+    parser.add_argument("--sampling_rate", type=positive, help="in Hz, where the files do not state it")
     parser.add_argument(
         "--column",
         type=_column,
         help="column or WFDB channel to read, where its name does not say what it is; ecg=NAME,ppg=NAME of two signals",
     )
+
+
+def positive(text: str) -> float:
+    """A number of seconds or Hz."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be positive, but is {text}")
+    return number
+
+
+def positive_count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {text}")
+    return number
 
 
 def _column(text: str) -> str | dict[str, str]:
@@ -77,7 +93,7 @@ def write_table(make_answer: Callable[[argparse.Namespace], AnswerFiles], option
         The exit status: 0, or 1 if a recording has no answer. Those are named on stderr, and have a row with the `reason`.
     """
     try:
-        num_files = sum(1 for _ in recordings_in(options.recordings, options.pattern))
+        num_files = sum(1 for _ in _recordings(options))
         if num_files == 0:
             raise ValueError(f"There is no recording in {', '.join(options.recordings)}.")
         command = {name: value for name, value in vars(options).items() if name not in _CHANGES_NOTHING}
@@ -87,8 +103,7 @@ def write_table(make_answer: Callable[[argparse.Namespace], AnswerFiles], option
     try:
         with _terminable(), tqdm(total=num_files, unit="recording", disable=None) as progress:
             progress.update(len(table.done))
-            files = recordings_in(options.recordings, options.pattern)
-            left = (file for file in files if _printable(file) not in table.done)
+            left = (file for file in _recordings(options) if _printable(file) not in table.done)
             for file, rows in _answers(make_answer, options, left):
                 table.add([{"file": _printable(file), **row} for row in rows])
                 progress.update()
@@ -103,6 +118,13 @@ def write_table(make_answer: Callable[[argparse.Namespace], AnswerFiles], option
             sys.exit(128 + signal.SIGINT)
         raise
     return 1 if failed else 0
+
+
+def _recordings(options: argparse.Namespace) -> Iterator[str]:
+    """Those that are given, without the table that an earlier run left among them."""
+    table = os.path.realpath(options.output)
+    files = recordings_in(options.recordings, options.pattern)
+    return (file for file in files if os.path.realpath(file) != table)
 
 
 def _report_failures(table: Table, num_files: int) -> int:

@@ -8,7 +8,7 @@ from ..models.cmssl.recording_windows_cmssl import Window, fill_gaps, judge, rea
 from ..models.cmssl.recordings_cmssl import Recording
 from ..models.cmssl.recordings_cmssl import read_recording as read_channels
 from ..recordings import read_recording
-from .answering import Rows, add_files, write_table
+from .answering import Rows, add_files, positive, write_table
 
 
 _CHANNELS = ("ecg", "ppg")
@@ -72,5 +72,5 @@ def main() -> int:
     )
     add_files(parser)
     parser.add_argument("--channel", choices=_CHANNELS, help="what the signal is; found by its name if left out")
-    parser.add_argument("--window_seconds", type=float, default=10.0)
+    parser.add_argument("--window_seconds", type=positive, default=10.0)
     return write_table(_Quality, parser.parse_args())

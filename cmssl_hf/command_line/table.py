@@ -17,7 +17,7 @@ class Table:
         command: what must be the same for two runs to continue each other; JSON-serialisable.
 
     Raises:
-        ValueError: if the suffix is another one, or `<path>.partial` is of another command.
+        ValueError: if the suffix is another one, `path` is a folder, or `<path>.partial` is of another command.
         ImportError: if it is Parquet, and pyarrow is not installed.
     """
 
@@ -26,6 +26,8 @@ class Table:
         self.partial = self.path.with_name(f"{self.path.name}.partial")
         if self.path.suffix not in _WRITERS:
             raise ValueError(f"A table is written as {', '.join(_WRITERS)}, but {self.path} ends in none of them.")
+        if self.path.is_dir():
+            raise ValueError(f"{self.path} is a folder: no table can be written in its place.")
         if self.path.suffix == ".parquet":
             _import_pyarrow()
         self.done: set[str] = set()

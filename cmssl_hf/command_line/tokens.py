@@ -26,13 +26,13 @@ class _TokensPipeline(PhysiologicalSignalPipeline):
         return {"outputs": model.encode(**inputs)}
 
     def postprocess(self, model_outputs: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        last = model_outputs[-1]
-        if last["reason"] is not None:
-            return {"reason": last["reason"], "windows": []}
-        windows = [*last["unusable"]]
-        for window in model_outputs:
-            codes = window["outputs"][0].tolist()
-            windows.append({"start": window["start"], "end": window["end"], "value": codes})
+        recording = model_outputs[-1]["recording"]
+        if recording.reason is not None:
+            return {"reason": recording.reason, "windows": []}
+        windows = [*recording.unusable]
+        for output in model_outputs:
+            window, codes = output["window"], output["outputs"][0].tolist()
+            windows.append({"start": window.start, "end": window.end, "value": codes})
         return {"windows": sorted(windows, key=lambda window: window["start"])}
 
 

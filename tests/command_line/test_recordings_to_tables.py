@@ -151,6 +151,13 @@ def test_answers_are_withheld_on_request_and_the_table_says_why(tmp_path, record
     width = float(rows[0]["interval_heart_rate_high"]) - float(rows[0]["interval_heart_rate_low"])
     assert run(monkeypatch, *arguments, "--max_width", 0.99 * width, "--coverage", 0.9) == 0
     assert read_csv("t.csv")[0]["reason"] == "too wide"
+    rate = float(rows[0]["heart_rate"])
+    assert run(monkeypatch, *arguments, "--without_intervals") == 0
+    assert float(read_csv("t.csv")[0]["heart_rate"]) == pytest.approx(rate, rel=1e-5)
+    assert "interval_heart_rate_low" not in read_csv("t.csv")[0]
+    assert run(monkeypatch, *arguments, "--precision", "bf16") == 0
+    in_bf16 = float(read_csv("t.csv")[0]["heart_rate"])
+    assert in_bf16 != rate and in_bf16 == pytest.approx(rate, abs=0.05 * width)
     # The same scores times 2 in place of 3.
     assert run(monkeypatch, *arguments, "--max_width", 0.67 * width, "--coverage", 0.8) == 0
     assert read_csv("t.csv")[0]["reason"] == ""

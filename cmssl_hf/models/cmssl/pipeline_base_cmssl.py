@@ -14,7 +14,7 @@ from .feature_extraction_cmssl import CMSSLFeatureExtractor
 from .quality_cmssl import QUALITY_ISSUES
 from .recordings_cmssl import Recording, read_recording
 from .stream_cmssl import SignalStream
-from .window_inputs_cmssl import WindowInputs
+from .window_inputs_cmssl import RecordingNotes, WindowInputs
 
 
 #: Window in seconds for models whose config does not say what they were trained on; the published one.
@@ -115,6 +115,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                 isinstance(seconds, numbers.Real) and math.isfinite(seconds) and float(seconds) > 0
             ):
                 raise ValueError(f"`{name}` must be a positive number of seconds, but is {seconds!r}.")
+        if window_seconds is not None or stride_seconds is not None:
+            self._window_inputs(window_seconds, stride_seconds)
         if min_quality is not None and not (isinstance(min_quality, numbers.Real) and 0 <= float(min_quality) <= 1):
             raise ValueError(f"`min_quality` must lie between 0 and 1, but is {min_quality!r}.")
         if on_error not in (None, "raise", "skip"):
@@ -168,10 +170,14 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             name: value for name, value in model_inputs.items() if name not in self.feature_extractor.model_input_names
         }
         inputs = {name: model_inputs[name] for name in self.feature_extractor.model_input_names}
-        # Without padding there is nothing to mask, which takes a model a third of its time.
-        if "attention_mask" in inputs and inputs["attention_mask"].all():
+        # What is masked lies at one end. Where nothing is, models need not look.
+        if "attention_mask" in inputs and inputs["attention_mask"][:, [0, -1]].all():
             del inputs["attention_mask"]
         return {**self.run_model(inputs), **notes}
+
+    def get_inference_context(self):
+        # Tensors that keep no count of their changes.
+        return torch.inference_mode
 
     def run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The `outputs (batch, ...)` for windows, and what else answers need."""
@@ -186,17 +192,17 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         **parameters: Any,
     ) -> dict[str, Any]:
         """The answer for one recording from the outputs of its usable windows."""
-        last = model_outputs[-1]
-        if last["reason"] is not None:
-            return _no_answer(last)
+        recording = model_outputs[-1]["recording"]
+        if recording.reason is not None:
+            return _no_answer(recording, recording.reason)
         answers = self.window_answers(model_outputs, min_quality=min_quality, **parameters)
-        windows = sorted([*last["unusable"], *answers], key=lambda window: window["start"])
+        windows = sorted([*recording.unusable, *answers], key=lambda window: window["start"])
         is_finite = [answer.get("reason") != "not finite" for answer in answers]
         if not any(is_finite):
-            reason = f"The model's answer to {last['recording']} is not a number for any window."
+            reason = f"The model's answer to {recording.name} is not a number for any window."
             if on_error == "raise":
                 raise ValueError(reason)
-            return _no_answer({**last, "reason": reason})
+            return _no_answer(recording, reason)
         outputs = torch.cat([window["outputs"] for window, keep in zip(model_outputs, is_finite) if keep])
         answers = [answer for answer, keep in zip(answers, is_finite) if keep]
         durations = np.array([answer["end"] - answer["start"] for answer in answers])
@@ -214,7 +220,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         total = sum(window["end"] - window["start"] for window in windows)
         return {
             "start": 0.0,
-            "end": last["duration"],
+            "end": recording.duration,
             **summary,
             "usable_share": float((durations * counts).sum() / total) * ("reason" not in summary),
             "quality": float((durations * [answer["quality"] for answer in answers]).sum() / total),
@@ -236,18 +242,19 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         with np.errstate(invalid="ignore"):
             answers = self._window_answers(outputs, model_outputs, **parameters)
         told = []
-        for window, answer, is_number in zip(model_outputs, answers, is_finite):
-            about = {"start": window["start"], "end": window["end"]}
+        for output, answer, is_number in zip(model_outputs, answers, is_finite):
+            window = output["window"]
+            about = {"start": window.start, "end": window.end}
             if not is_number:
                 told.append({**about, "value": None, "reason": "not finite"})
                 continue
-            if min_quality is not None and window["quality"] < min_quality:
+            if min_quality is not None and window.quality < min_quality:
                 reason: str | None = "low quality"
             else:
                 reason = self._reason_to_abstain(answer, **parameters)
             if reason is not None:
                 answer |= {"value": None, "reason": reason}
-            told.append({**about, **answer, "quality": window["quality"], "quality_issues": window["quality_issues"]})
+            told.append({**about, **answer, "quality": window.quality, "quality_issues": window.quality_issues})
         return told
 
     def stream(self, sampling_rate: float | Mapping[str, float] | None = None, **parameters: Any) -> SignalStream:
@@ -280,10 +287,9 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         return SignalStream(self, windows, rates, answering)
 
     def _window_answers(
-        self, outputs: np.ndarray, windows: Sequence[Mapping[str, Any]], **parameters: Any
+        self, outputs: np.ndarray, model_outputs: Sequence[Mapping[str, Any]], **parameters: Any
     ) -> list[dict[str, Any]]:
-        """The answer to each window with the model's `outputs (windows, ...)` and what else `_forward` and `WindowInputs` tell of
-        it."""
+        """The answer to each window with the `outputs (windows, ...)` and what else `_forward` and `WindowInputs` tell of it."""
         raise NotImplementedError
 
     def _recording_answer(
@@ -302,13 +308,13 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         return True
 
 
-def _no_answer(window: Mapping[str, Any]) -> dict[str, Any]:
+def _no_answer(recording: RecordingNotes, reason: str) -> dict[str, Any]:
     """The answer to a recording that was skipped."""
     return {
         "start": 0.0,
-        "end": window["duration"],
+        "end": recording.duration,
         "value": None,
-        "reason": window["reason"],
+        "reason": reason,
         "usable_share": 0.0,
         "quality": 0.0,
         "quality_issues": [],

@@ -109,16 +109,16 @@ class PhysiologicalSignalRegressionPipeline(_LabellingPipeline):
         outputs, spreads = outputs_and_spreads(self.model, **inputs)
         return {"outputs": outputs, "spreads": spreads}
 
-    def _window_answers(self, outputs, windows, coverage: float | None = None, **parameters):
+    def _window_answers(self, outputs, model_outputs, coverage: float | None = None, **parameters):
         names = self._label_names()
         answers: list[dict[str, Any]] = [{"value": dict(zip(names, values))} for values in outputs.tolist()]
         if (limits := self._limits(coverage)) is None:
             return answers
         calibration, key = limits
-        spreads = torch.cat([window["spreads"] for window in windows]).numpy()
+        spreads = torch.cat([output["spreads"] for output in model_outputs]).numpy()
         bounds = calibration.intervals(outputs, spreads, key).tolist()
-        for answer, window, pairs in zip(answers, windows, bounds):
-            covered = calibration.covers(window["end"] - window["start"])
+        for answer, output, pairs in zip(answers, model_outputs, bounds):
+            covered = calibration.covers(output["window"].end - output["window"].start)
             answer["interval"] = dict(zip(names, pairs)) if covered else None
         return answers
 
@@ -168,13 +168,15 @@ class PhysiologicalSignalClassificationPipeline(_LabellingPipeline):
             postprocess["threshold"] = threshold
         return preprocess, forward, postprocess
 
-    def _window_answers(self, outputs, windows, threshold: float = 0.5, coverage: float | None = None, **parameters):
+    def _window_answers(
+        self, outputs, model_outputs, threshold: float = 0.5, coverage: float | None = None, **parameters
+    ):
         probabilities = self._probabilities(outputs)
         answers = [self._from_scores(scores, threshold) for scores in probabilities]
         if (limits := self._limits(coverage)) is not None:
             calibration, key = limits
-            for answer, window, belongs in zip(answers, windows, calibration.sets(probabilities, key)):
-                covered = calibration.covers(window["end"] - window["start"])
+            for answer, output, belongs in zip(answers, model_outputs, calibration.sets(probabilities, key)):
+                covered = calibration.covers(output["window"].end - output["window"].start)
                 answer["set"] = self._members(belongs) if covered else None
         return answers
 
@@ -227,7 +229,7 @@ class PhysiologicalSignalFeatureExtractionPipeline(PhysiologicalSignalPipeline):
     def serves(cls, config) -> bool:
         return config.model_type != "cmssl_tokenizer"
 
-    def _window_answers(self, outputs, windows, **parameters):
+    def _window_answers(self, outputs, model_outputs, **parameters):
         return [{"value": output} for output in outputs]
 
     def _recording_answer(self, outputs, weights, answers, **parameters):

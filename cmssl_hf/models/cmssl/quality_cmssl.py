@@ -67,7 +67,7 @@ def judge_windows(
     qualities = np.zeros(len(signals))
     lengths = np.array([len(signal) for signal in signals])
     for length in np.unique(lengths[lengths >= 3]):
-        rows = np.flatnonzero(lengths == length)
+        rows = np.flatnonzero(lengths == length).tolist()
         windows = np.stack([np.asarray(signals[row], dtype=np.float64) for row in rows])
         # Differences and sums of the largest numbers would overflow.
         windows /= np.maximum(np.abs(windows).max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
@@ -86,7 +86,8 @@ def judge_windows(
         for row, flags in zip(rows, np.transpose(found)):
             issues[row] = [name for name, flag in zip(QUALITY_ISSUES, flags) if flag]
         qualities[rows] = np.clip((returning - of_noise) / max(1 - of_noise, 1e-9), 0, 1)
-        qualities[rows[is_flat]] *= [1 - _flat_share(window, sampling_rate) for window in windows[is_flat]]
+        for index in np.flatnonzero(is_flat):
+            qualities[rows[index]] *= 1 - _flat_share(windows[index], sampling_rate)
     return issues, qualities
 
 
@@ -115,8 +116,10 @@ def _is_flat(windows: np.ndarray, sampling_rate: float) -> np.ndarray:
     still = np.abs(np.diff(windows, axis=-1)) <= FLAT_TOLERANCE
     if still.shape[-1] < num_steps:
         return np.all(still, axis=-1)
-    counts = np.pad(np.cumsum(still, axis=-1), ((0, 0), (1, 0)))
-    return (counts[:, num_steps:] - counts[:, :-num_steps] == num_steps).any(axis=-1)
+    counts = np.cumsum(still, axis=-1, dtype=np.int64)
+    ended = counts[:, num_steps - 1 :].copy()
+    ended[:, 1:] -= counts[:, :-num_steps]
+    return (ended == num_steps).any(axis=-1)
 
 
 def _is_clipped(windows: np.ndarray) -> np.ndarray:

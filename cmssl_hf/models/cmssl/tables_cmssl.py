@@ -1,5 +1,6 @@
 """Tables of numbers in text files: their separator, decimal mark, header and units are found, or they are refused."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -265,8 +266,8 @@ def _split(lines: list[str]) -> tuple[str, list[list[str]], int]:
             break
     else:
         separator, rows, length = _NO_SEPARATOR, _cells(lines, _NO_SEPARATOR), 1
-    # A separator may stand behind the last cell.
-    return separator, rows, max((_width(rows[i]) for i in tail if len(rows[i]) == length), default=0)
+    # A separator may stand behind the last cell, and a cell may be empty in most rows.
+    return separator, rows, max((_width(cells) for cells in rows[tail.start :] if len(cells) == length), default=0)
 
 
 def _cells(lines: list[str], separator: str) -> list[list[str]]:
@@ -274,21 +275,22 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
         return [line.split() for line in lines]
     rows = []
     for line in lines:
-        try:
-            cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
-        except csv.Error:
-            cells = [line]
+        cells = line.split(separator) if line else []
+        if '"' in line:
+            with contextlib.suppress(csv.Error):
+                cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
         rows.append([cell.strip() for cell in cells])
     return rows
 
 
 def _is_decimal_comma(lines: list[str], rows: list[list[str]], tail: range) -> bool:
     """Whether lines with one comma are numbers of one column: its header has none."""
+    if not all(_DECIMAL_COMMA.fullmatch(lines[i].strip()) or _NUMBER.fullmatch(lines[i].strip()) for i in tail):
+        return False
     header = [
         i for i, cells in enumerate(rows) if not _is_data(cells) and any(cells) and not lines[i].startswith(_COMMENT)
     ]
-    numbers = all(_DECIMAL_COMMA.fullmatch(lines[i].strip()) or _NUMBER.fullmatch(lines[i].strip()) for i in tail)
-    return numbers and bool(header) and len(rows[header[-1]]) == 1
+    return bool(header) and len(rows[header[-1]]) == 1
 
 
 def _decimal_mark(rows: list[list[str]], separator: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,33 @@ LONGEST_WINDOW_SECONDS = 3600.0
 
 #: Samples of a channel that are filtered and judged at a time: as many as stay in the processor's cache.
 _SAMPLES_AT_A_TIME = 2**16
+
+
+@dataclass(frozen=True)
+class WindowNotes:
+    """What is known of a window beside the model's input."""
+
+    start: float
+    end: float
+    quality: float
+    quality_issues: list[str]
+
+
+@dataclass(frozen=True)
+class RecordingNotes:
+    """What is known of a recording beside its windows.
+
+    Attributes:
+        name: what messages call it.
+        duration: in seconds; `None` if it was not read.
+        unusable: its windows that the model cannot read, as they are answered.
+        reason: why it was not read.
+    """
+
+    name: str
+    duration: float | None
+    unusable: list[dict[str, Any]]
+    reason: str | None = None
 
 
 class WindowInputs:
@@ -59,7 +87,7 @@ class WindowInputs:
         self._num_samples = math.ceil(num_patches) * patch_size
 
     def of_recording(self, given: Recording) -> Iterator[dict[str, Any]]:
-        """The inputs of all its usable windows, the last of which tells of those that are not.
+        """The inputs of all its usable windows (`of_windows`), with its [`RecordingNotes`].
 
         Raises:
             ValueError: if no window can be used.
@@ -77,22 +105,17 @@ class WindowInputs:
         if not usable:
             reasons = ", ".join(sorted({window["reason"] for window in unusable})) or "empty"
             raise ValueError(f"No window of {recording.name} can be used: {reasons}.{describe_gaps(given)}")
+        notes = RecordingNotes(recording.name, recording.duration, unusable)
         size = max(1, int(_SAMPLES_AT_A_TIME / (self.window_seconds * max(recording.sampling_rates.values()))))
         for first in range(0, len(usable), size):
             windows = [_cut(recording, filled, start, end) for start, end in usable[first : first + size]]
             for index, inputs in enumerate(self.of_windows(windows, recording.sampling_rates, recording.name), first):
-                is_last = index == len(usable) - 1
-                yield {
-                    **inputs,
-                    "duration": recording.duration,
-                    "unusable": unusable if is_last else None,
-                    "is_last": is_last,
-                }
+                yield {**inputs, "recording": notes, "is_last": index == len(usable) - 1}
 
     def of_windows(
         self, windows: Sequence[Window], sampling_rates: Mapping[str, float], name: str
     ) -> Iterator[dict[str, Any]]:
-        """For each usable window the model's input of batch size 1, its times and quality.
+        """For each usable window the model's input of batch size 1 and its [`WindowNotes`].
 
         Args:
             windows: of one recording.
@@ -123,26 +146,15 @@ class WindowInputs:
         for index, window in enumerate(windows):
             yield {
                 **{key: values[index : index + 1] for key, values in features.items()},
-                "start": window.start,
-                "end": window.end,
-                "quality": float(qualities[index]),
-                "quality_issues": issues[index],
-                "recording": name,
-                "reason": None,
+                "window": WindowNotes(window.start, window.end, float(qualities[index]), issues[index]),
             }
 
     def nothing(self, reason: str) -> dict[str, Any]:
         """What stands for a recording that was not read: the model is run on nothing, and its answer is left out."""
         return {
             **{key: torch.from_numpy(values) for key, values in self._extractor.nothing(self._num_samples).items()},
-            "start": 0.0,
-            "end": 0.0,
-            "quality": 0.0,
-            "quality_issues": [],
-            "recording": "",
-            "duration": None,
-            "unusable": [],
-            "reason": reason,
+            "window": WindowNotes(0.0, 0.0, 0.0, []),
+            "recording": RecordingNotes("", None, [], reason),
             "is_last": True,
         }
 
@@ -181,4 +193,4 @@ def _cut(recording: Recording, filled: Recording, start: float, end: float) -> W
     return Window(start, end, recording.cut(start, end), filled.cut(start, end))
 
 
-__all__ = ["LONGEST_WINDOW_SECONDS", "WindowInputs"]
+__all__ = ["LONGEST_WINDOW_SECONDS", "RecordingNotes", "WindowInputs", "WindowNotes"]
