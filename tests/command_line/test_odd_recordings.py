@@ -105,7 +105,7 @@ def test_a_table_among_the_recordings_is_none_of_them(model, tmp_path, monkeypat
     assert run(monkeypatch, *arguments) == 0
     assert run(monkeypatch, *arguments) == 0
     with open("rates.csv", newline="") as file:
-        assert [row["file"] for row in csv.DictReader(file)] == ["./a.csv"]
+        assert [row["file"] for row in csv.DictReader(file)] == ["a.csv"]
     (tmp_path / "table.csv").mkdir()
     assert "table.csv is a folder" in run(monkeypatch, "predict", "a.csv", "--model", model, "--output", "table.csv")
 
