@@ -143,10 +143,12 @@ class Augmentation:
         smoothly and manyfold."""
         frequencies = 0.5 * 8 ** generator.uniform(0, 1, size=4)
         oscillation = self._oscillation(frequencies, num_samples, generator)
-        return oscillation * self._gain(num_samples, generator, 1.0)
+        movement: np.ndarray = oscillation * self._gain(num_samples, generator, 1.0)
+        return movement
 
     def _oscillation(self, frequencies: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
         phases = generator.uniform(0, 2 * np.pi, size=len(frequencies))
         times = np.arange(num_samples)[:, None] / self.sampling_rate
-        oscillation: np.ndarray = np.sin(2 * np.pi * frequencies * times + phases).sum(1)
-        return oscillation * np.sqrt(2 / len(frequencies))
+        waves = np.sin(2 * np.pi * frequencies * times + phases).sum(1)
+        oscillation: np.ndarray = waves * np.sqrt(2 / len(frequencies))
+        return oscillation
