@@ -1,4 +1,4 @@
-"""The three stages on `transformers.Trainer`, one file each: `tokenizer`, `encoder`, `finetuning`."""
+"""The three stages on `transformers.Trainer`, one file each: `tokenizer`, `encoder`, `finetuning` (what it is told: `finetuning_arguments`)."""
 
 from .. import naming_the_extra
 

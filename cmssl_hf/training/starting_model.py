@@ -1,6 +1,6 @@
 """What stage 3 starts from: a pre-trained (or random) model for one task, and the feature extractor that goes with it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -12,10 +12,8 @@ from ..models.cmssl.feature_extraction_cmssl import CMSSLFeatureExtractor
 from ..tasks import Task
 from .arguments import DataArguments, parse_config_overrides
 from .engine.run_folder import RANDOM_WEIGHTS, check_model_name
+from .finetuning_arguments import TaskArguments
 
-
-if TYPE_CHECKING:
-    from .finetuning import TaskArguments
 
 #: Fields of the config that a pre-trained model has decided: with another value it would compute something else.
 _DECIDED_BY_MODEL = (
