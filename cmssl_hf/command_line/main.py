@@ -31,6 +31,7 @@ COMMANDS = {
     "atlas": _Command("cmssl_hf.command_line.atlas", "what the codes of a tokenizer stand for: a table and a figure"),
     "quality": _Command("cmssl_hf.command_line.quality", "what is wrong with recordings; needs no model"),
     "info": _Command("cmssl_hf.command_line.info", "what recordings hold; needs no model"),
+    "demo": _Command("cmssl_hf.demo.main", "recordings and answers in a browser", extra="demo"),
     "prepare-data": _Command("cmssl_hf.scripts.prepare_data", "a release as Parquet shards of the models' input"),
     "inspect-dataset": _Command("cmssl_hf.scripts.inspect_dataset", "counts, labels and a figure of a dataset"),
     "pretrain-tokenizer": _Command("cmssl_hf.scripts.pretrain_tokenizer", "stage 1"),

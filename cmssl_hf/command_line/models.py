@@ -9,6 +9,7 @@ import torch
 from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
+from ..heartbeats import find_heartbeats, heart_rate_variability
 from ..models.cpu_kernels import cpu_kernels
 from ..shipped import find_model, pretrained_names
 from .answering import Rows, add_files, positive, positive_count
@@ -65,11 +66,20 @@ class ModelAnswers:
         self.pipeline: Any = pipeline(task, model=options.model, **parameters(options), **limits)  # type: ignore[call-overload]
         self.per_window = options.rows == "windows"
         self.precision = precision
+        self.beats = getattr(options, "beats", False)
 
     def __call__(self, files: Sequence[str]) -> Iterator[Rows]:
         in_bf16 = self.precision == "bf16"
         device = self.pipeline.device.type
         kernels = cpu_kernels(self.pipeline.model, "off" if in_bf16 else "auto")
         with kernels, torch.autocast(device, torch.bfloat16, enabled=in_bf16):
-            for answer in self.pipeline(iter(files)):
+            for answer in self.pipeline(iter(files), return_recording=self.beats):
+                if self.beats and answer["windows"]:
+                    _add_heartbeats(answer, self.per_window)
                 yield answer_rows(answer, self.per_window) or [failure(answer)]
+
+
+def _add_heartbeats(answer: dict[str, Any], per_window: bool) -> None:
+    beats = find_heartbeats(answer)
+    for one in answer["windows"] if per_window else [answer]:
+        one["beats"] = heart_rate_variability(beats.between(one["start"], one["end"]))

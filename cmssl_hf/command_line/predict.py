@@ -1,6 +1,7 @@
 """`cmssl-hf predict`: what a fine-tuned model answers to recordings, as a table."""
 
 import argparse
+from typing import Any
 
 from transformers import AutoConfig
 
@@ -14,10 +15,14 @@ _TASKS = ("physiological-signal-regression", "physiological-signal-classificatio
 _LIMITS = ("coverage", "max_width", "min_quality")
 
 
-def make_answer(options: argparse.Namespace) -> ModelAnswers:
-    config = AutoConfig.from_pretrained(options.model)
+def find_task(config: Any) -> str:
+    """The task of the pipeline for the model with this config."""
     # The first one refuses a model that none of them serves.
-    task = next((task for task in _TASKS if PIPELINES[task][0].serves(config)), _TASKS[0])
+    return next((task for task in _TASKS if PIPELINES[task][0].serves(config)), _TASKS[0])
+
+
+def make_answer(options: argparse.Namespace) -> ModelAnswers:
+    task = find_task(AutoConfig.from_pretrained(options.model))
     answers = ModelAnswers(task, options, options.precision, **{name: getattr(options, name) for name in _LIMITS})
     if options.without_intervals:
         answers.pipeline.model.config.calibration = None
@@ -49,6 +54,11 @@ def main() -> int:
         choices=("fp32", "bf16"),
         default="fp32",
         help="bf16 is faster on processors that have instructions for it, and changes a heart rate by hundredths",
+    )
+    parser.add_argument(
+        "--beats",
+        action="store_true",
+        help="heart rate and its variability from the beats too, in columns `beats_...`; needs neurokit2",
     )
     options = parser.parse_args()
     if options.without_intervals and (options.max_width is not None or options.coverage is not None):

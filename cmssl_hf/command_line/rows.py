@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 
+_NOT_COLUMNS = ("windows", "recording")
+
+
 def answer_rows(answer: Mapping[str, Any], per_window: bool) -> list[dict[str, Any]]:
     """The rows of one recording: one for each of its windows, or one for all of it; none if it has no windows."""
     if not answer["windows"]:
         return []
     rows: list[dict[str, Any]] = []
     for one in answer["windows"] if per_window else [answer]:
-        columns = [_columns(name, value) for name, value in one.items() if name != "windows"]
+        columns = [_columns(name, value) for name, value in one.items() if name not in _NOT_COLUMNS]
         rows.append({name: cell for cells in columns for name, cell in cells.items()})
     return rows
 

@@ -16,7 +16,7 @@ from .answering import Rows, write_table
 from .models import add_model, failure, parameters
 
 
-class _TokensPipeline(PhysiologicalSignalPipeline):
+class TokensPipeline(PhysiologicalSignalPipeline):
     """`value` of each window is the list of its codes, in the order of time."""
 
     def run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -41,7 +41,7 @@ class _Tokens:
         disable_progress_bar()
         model = AutoModelForPreTraining.from_pretrained(options.model)
         feature_extractor = AutoFeatureExtractor.from_pretrained(options.model)
-        self.pipeline: Any = _TokensPipeline(model=model, feature_extractor=feature_extractor, **parameters(options))
+        self.pipeline: Any = TokensPipeline(model=model, feature_extractor=feature_extractor, **parameters(options))
         codes_per_patch = getattr(model.config, "codes_per_patch", 1)
         self.code_seconds = model.config.patch_size / codes_per_patch / model.config.sampling_rate
 

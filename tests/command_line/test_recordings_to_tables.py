@@ -191,6 +191,25 @@ def test_what_a_reader_did_not_foresee_does_not_end_the_rest(model, recordings, 
     assert rows[3] == {"file": "recordings/night/b.csv", "reason": "IndexError: list index out of range"}
 
 
+def test_predict_adds_what_the_beats_say(model, tmp_path, monkeypatch):
+    pytest.importorskip("neurokit2", reason="needs the extra `beats`")
+    # 75 beats per minute, with breaths at 0.25 Hz that shift them.
+    times = np.arange(130 * 125) / 125
+    beats = np.cumsum(0.8 + 0.05 * np.sin(2 * np.pi * 0.25 * 0.8 * np.arange(160)))
+    ppg = np.exp(-0.5 * ((times[:, None] - beats) / 0.1) ** 2).sum(1)
+    np.savetxt(tmp_path / "a.csv", np.stack([times, ppg], 1), header="time,ppg", comments="", delimiter=",")
+    monkeypatch.chdir(tmp_path)
+    for rows, number in (("recordings", 1), ("windows", 13)):
+        arguments = ("--model", model, "--output", f"{rows}.json", "--rows", rows, "--beats")
+        assert run(monkeypatch, "predict", "a.csv", *arguments) == 0
+        table = json.loads((tmp_path / f"{rows}.json").read_text())
+        assert len(table) == number and "recording" not in table[0] and "heart_rate" in table[0]
+        assert [row["beats_heart_rate"] for row in table] == pytest.approx([75] * number, abs=3)
+        assert all((row.get("beats_lf_hf") is not None) == (number == 1) for row in table)
+    (row,) = json.loads((tmp_path / "recordings.json").read_text())
+    assert row["beats_sdnn"] == pytest.approx(50 / np.sqrt(2), rel=0.15) and row["beats_lf_hf"] < 0.1
+
+
 def test_embed_writes_features(model, recordings, monkeypatch):
     arguments = ("--model", model, "--output", "t.json", "--rows", "recordings")
     assert run(monkeypatch, "embed", "recordings/a.csv", *arguments) == 0

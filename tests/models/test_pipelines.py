@@ -213,6 +213,21 @@ def write_wfdb(folder, name: str, signals: dict[str, np.ndarray], sampling_rate:
     return str(folder / name)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_answers_hold_their_recording_when_asked(heart_rate, batch_size):
+    predict = pipeline(REGRESSION, model=heart_rate, batch_size=batch_size)
+    signals = [noisy_recording(seconds, seed=seed) for seed, seconds in enumerate((25, 12, 31))]
+    signals[1][100:103] = np.nan
+    sources = [*signals[:2], np.full(1000, 3.0), signals[2]]
+    answers = predict(sources, sampling_rate=64, return_recording=True, on_error="skip")
+    assert "recording" not in answers.pop(2)
+    for answer, signal, plain in zip(answers, signals, predict(signals, sampling_rate=64)):
+        recording = answer.pop("recording")
+        np.testing.assert_array_equal(recording.signals["ppg"], signal)
+        assert recording.sampling_rates == {"ppg": 64.0}
+        assert answer == plain
+
+
 def test_wfdb(heart_rate, tmp_path):
     pleth, other = noisy_recording(25, 125.0, seed=1), noisy_recording(25, 125.0, seed=2)
     path = write_wfdb(tmp_path, "r1", {"II": other, "PLETH": pleth, "RESP": other}, 125)

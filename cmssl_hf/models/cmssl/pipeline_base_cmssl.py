@@ -53,6 +53,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         on_error (`str`, *optional*, defaults to `"raise"`):
             With `"skip"` a recording that cannot be read or used does not end a list or generator: its answer has the `value`
             `None`, the error as its `reason`, and no windows.
+        return_recording (`bool`, *optional*, defaults to `False`):
+            Whether answers hold what was read, for figures and heartbeats.
         batch_size (`int`, *optional*, defaults to 1):
             Windows, also of different recordings, that the model gets at a time.
 
@@ -69,7 +71,8 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
       (`judge_windows`, e.g. `["ppg_no_pulse"]`; `"ppg_filled"`: missing samples were interpolated, in gaps of at most
       `LONGEST_FILLED_GAP`), or where `value` is `None` a `reason`: `"missing"` (NaN or infinite samples), `"flat"` (constant
       over more than half of it), `"short"` (less than one patch, at the end of a recording), `"not finite"` (the model's
-      answer is not a number), or one of those for which it was asked to abstain.
+      answer is not a number), or one of those for which it was asked to abstain;
+    - with `return_recording`, `recording`: the `Recording`, with NaN in its gaps.
 
     Raises:
         ValueError: if the model can read no window of a recording, or for an input that cannot be read; the message names it.
@@ -106,6 +109,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         excluded_issues=None,
         on_error=None,
         min_quality=None,
+        return_recording=None,
         **kwargs,
     ):
         if kwargs:
@@ -130,6 +134,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             "window_seconds": window_seconds,
             "stride_seconds": stride_seconds,
             "on_error": on_error,
+            "return_recording": return_recording,
         }
         postprocess = {"excluded_issues": excluded_issues, "on_error": on_error, "min_quality": min_quality}
         return (
@@ -146,6 +151,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         window_seconds: float | None = None,
         stride_seconds: float | None = None,
         on_error: str = "raise",
+        return_recording: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Yields the usable windows of one recording as the model's input of batch size 1."""
         number, source = (source.number, source.source) if isinstance(source, _Member) else (None, source)
@@ -154,12 +160,13 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
             recording = read_recording(
                 source, self.feature_extractor.channels, sampling_rate=sampling_rate, column=column
             )
-            yield from windows.of_recording(recording)
+            for window in windows.of_recording(recording):
+                yield {**window, "given": recording if return_recording and window["is_last"] else None}
         except (ValueError, FileNotFoundError) as error:
             message = str(error) if number is None else f"Recording {number} of those given: {error}"
             if on_error == "raise":
                 raise (FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError)(message) from error
-            yield windows.nothing(message)
+            yield {**windows.nothing(message), "given": None}
 
     def _window_inputs(self, window_seconds: float | None, stride_seconds: float | None) -> WindowInputs:
         window_seconds = window_seconds or getattr(self.model.config, "window_seconds", None) or DEFAULT_WINDOW_SECONDS
@@ -192,7 +199,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
         **parameters: Any,
     ) -> dict[str, Any]:
         """The answer for one recording from the outputs of its usable windows."""
-        recording = model_outputs[-1]["recording"]
+        recording, given = model_outputs[-1]["recording"], model_outputs[-1]["given"]
         if recording.reason is not None:
             return _no_answer(recording, recording.reason)
         answers = self.window_answers(model_outputs, min_quality=min_quality, **parameters)
@@ -230,6 +237,7 @@ class PhysiologicalSignalPipeline(ChunkPipeline):
                 if durations[[issue in answer["quality_issues"] for answer in answers]].sum() >= durations.sum() / 2
             ],
             "windows": windows,
+            **({} if given is None else {"recording": given}),
         }
 
     def window_answers(
