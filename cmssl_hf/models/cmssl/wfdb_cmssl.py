@@ -26,7 +26,7 @@ def refuse_unsafe_header(header: str | os.PathLike) -> None:
         header: the `.hea` file.
 
     Raises:
-        ValueError: if a signal or segment is not a plain name, or the stated length is impossible.
+        ValueError: if it states no record, a signal or segment is not a plain name, or the stated length is impossible.
         ImportError: if wfdb is not installed.
     """
     _refuse_unsafe(Path(header), is_segment=False)
@@ -45,7 +45,9 @@ def _refuse_unsafe(header: Path, is_segment: bool) -> None:
         if "/" in name or "\\" in name or name in (".", ".."):
             raise ValueError(f"it names the file {name!r}: only files beside a header are read.")
     record = rx_record.match(first)
-    if record is None or not record["sig_len"]:
+    if record is None:
+        raise ValueError("its first line states no record.")
+    if not record["sig_len"]:
         return
     stated = int(record["sig_len"])
     if record["n_seg"]:
@@ -99,9 +101,13 @@ def open_wfdb(header: Path) -> SignalFile:
         names, samples = [name or "" for name in record.sig_name], list(record.e_p_signal)
         rates = [float(record.fs * number) for number in record.samps_per_frame]
         start = record.base_datetime
+    except FileNotFoundError as error:
+        missing = Path(error.filename or header).name
+        raise ValueError(f"{header} cannot be read as a WFDB record: {missing} is missing.") from error
     # Parsers of damaged files raise almost anything.
     except Exception as error:
-        raise ValueError(f"{header} cannot be read as a WFDB record: {type(error).__name__}: {error}") from error
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise ValueError(f"{header} cannot be read as a WFDB record: {kind}{error}") from error
     return SignalFile(
         str(header),
         names,
