@@ -13,9 +13,9 @@ from ..evaluation.atlas import token_atlas
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
 from ..models.cmssl.pipeline_base_cmssl import PhysiologicalSignalPipeline
 from ..models.cpu_kernels import cpu_kernels
+from ..shipped import find_model
 from .answering import add_recordings
 from .files import recordings_in
-from .models import find_model
 
 
 def main() -> int:

@@ -117,9 +117,10 @@ def _numbers(stored: np.ndarray, sample_bytes: int) -> np.ndarray:
 
 def _start(head: str, onset: float) -> datetime | None:
     try:
-        # Years from 85 on are of the last century, as the format has it.
         day, month, year = map(int, head[168:176].split("."))
-        start = datetime(year + (1900 if year >= 85 else 2000), month, day, *map(int, head[176:184].split(".")))
+        hour, minute, second = map(int, head[176:184].split("."))
+        # Years from 85 on are of the last century, as the format has it.
+        start = datetime(year + (1900 if year >= 85 else 2000), month, day, hour, minute, second)
         return start + timedelta(seconds=onset)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, OverflowError):
         return None
