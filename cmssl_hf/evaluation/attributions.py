@@ -94,5 +94,7 @@ def attribute(
             dict(zip(predict.feature_extractor.channels, part[0, :, :length].detach().float().cpu().numpy()))
             for part in (signals, values)
         ]
-        found.append(Attribution(window["start"], config.sampling_rate, names[index], float(outputs[index]), *arrays))
+        found.append(
+            Attribution(window["window"].start, config.sampling_rate, names[index], float(outputs[index]), *arrays)
+        )
     return found
