@@ -253,18 +253,15 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             where = f"`{name}`" + (f" (window {index} of the batch)" if batched else "")
             if window.ndim != 1:
                 raise ValueError(f"{where} must be a 1-d array of samples, but has shape {window.shape}.")
-            if not window.size:
-                continue
             # Both are NaN where one sample is.
-            low, high = window.min(), window.max()
+            low, high = (window.min(), window.max()) if window.size else (0.0, 1.0)
             if not math.isfinite(low) or not math.isfinite(high):
-                first = int(np.flatnonzero(~np.isfinite(window))[0])
                 raise ValueError(
-                    f"{where} holds NaN or infinite samples (the first at position {first}). Cut the window elsewhere or"
-                    " interpolate short gaps."
+                    f"{where} holds NaN or infinite samples (the first at position {np.isfinite(window).argmin()}). Cut the window"
+                    " elsewhere or interpolate short gaps."
                 )
-            if (largest := max(-low, high)) > _FLOAT32.max:
-                raise ValueError(f"{where} holds values too large to be processed ({largest:.3g}).")
+            if max(-low, high) > _FLOAT32.max:
+                raise ValueError(f"{where} holds values too large to be processed ({max(-low, high):.3g}).")
             if low == high:
                 raise ValueError(f"{where} is constant ({low}): no signal was recorded.")
             if high - low < _FLOAT32.tiny:
