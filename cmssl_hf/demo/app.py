@@ -31,9 +31,11 @@ def build(models: Sequence[str] = MODELS) -> gradio.Blocks:
     """
     tables = tempfile.TemporaryDirectory()
 
-    def answer(files: list[str] | None, model: str, rate: float | None, column: str) -> tuple[str, Any, str | None]:
+    def answer(
+        files: list[str] | None, model: str, rate: float | None, column: str | None
+    ) -> tuple[str, Any, str | None]:
         try:
-            view = view_files(files or [], model, rate or None, column.strip() or None)
+            view = view_files(files or [], model, rate or None, (column or "").strip() or None)
         except ValueError as error:
             # Names of files are shown as a page.
             return f"### No answer\n{html.escape(str(error), quote=False)}", None, None

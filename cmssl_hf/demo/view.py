@@ -66,7 +66,8 @@ def view_files(
     (channel, signal), *_ = recording.signals.items()
     name = _namer(channel)
     with cpu_kernels(name.model):
-        windows = name({channel: signal, "sampling_rate": recording.sampling_rates[channel]}, batch_size=_BATCH_SIZE)
+        given = {channel: signal, "sampling_rate": recording.sampling_rates[channel]}
+        windows = name(given, batch_size=_BATCH_SIZE, on_error="skip")
     config = name.model.config
     code_seconds = config.patch_size / getattr(config, "codes_per_patch", 1) / config.sampling_rate
     codes = np.full(int(np.ceil(recording.duration / code_seconds - 1e-6)), -1)
