@@ -66,7 +66,8 @@ def test_frozen_probe_beats_random_weights(objective, tmp_path, cache):
     arguments = parse_arguments(stage.arguments, [*flags, *SETTINGS, *OBJECTIVES[objective]])
     stage.function(*arguments)
     trained = CMSSLEncoderModel.from_pretrained(tmp_path / "ppg" if objective == "clip" else tmp_path)
-    channels = ("ecg", "ppg") if objective == "clip" else ("ppg",)
+    # The heart rate is that of the R-peaks: that of pulse peaks is wrong in too many windows to judge anything.
+    channels = ("ecg", "ppg")
     rows = load_dataset("simulated", "pairs", cache_dir=str(cache), **PEOPLE)
     extractor = CMSSLFeatureExtractor(channels=channels, patch_size=PATCH)
     parts = {split: extract_features(rows[split], extractor) for split in ("train", "validation", "test")}
