@@ -8,9 +8,9 @@ from datasets import Dataset
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from transformers import PreTrainedModel
 
 from ..data.batches import WindowsCollator, WindowsDataset
-from ..models.cmssl.modeling_cmssl_encoder import CMSSLEncoderModel
 from ..signals import detect_pulse_onsets, detect_pulse_peaks, detect_r_peaks
 
 
@@ -48,7 +48,7 @@ def probe_targets(window: np.ndarray, channels: Sequence[str], sampling_rate: fl
 
 
 def probe_encoder(
-    encoder: CMSSLEncoderModel,
+    encoder: PreTrainedModel,
     train: Dataset,
     validation: Dataset,
     *,
@@ -60,7 +60,7 @@ def probe_encoder(
     validation windows.
 
     Args:
-        encoder: it is put into evaluation mode.
+        encoder: of either backbone; it is put into evaluation mode.
         train: training windows `input_values (channels, samples)`.
         validation: validation windows, of other people.
         channels: of `input_values`.
@@ -93,7 +93,7 @@ def probe_encoder(
 
 
 @torch.no_grad()
-def _pooled(encoder: CMSSLEncoderModel, dataset: WindowsDataset, rows: np.ndarray) -> np.ndarray:
+def _pooled(encoder: PreTrainedModel, dataset: WindowsDataset, rows: np.ndarray) -> np.ndarray:
     collate = WindowsCollator(encoder.config.patch_size)
     encoder.eval()
     pooled = []
