@@ -1,7 +1,7 @@
 """What in a recording an answer rests on: integrated gradients over time (Sundararajan et al. 2017, arXiv:1703.01365), by captum."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ def attribute(
     with naming_the_extra("attributions"):
         from captum.attr import IntegratedGradients
 
-    model, config = predict.model, predict.model.config
+    model, config = predict.model, cast(Any, predict.model.config)
     if not {"input_values"} <= {*predict.feature_extractor.model_input_names} <= {"input_values", "attention_mask"}:
         raise ValueError(f"A {config.model_type} is given beats, not the samples of a signal.")
     names = [config.id2label[number] for number in range(config.num_labels)]

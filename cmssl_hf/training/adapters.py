@@ -43,7 +43,7 @@ class Adapter:
 
     def save(self, run_folder: Path) -> None:
         """Writes it to `ADAPTER_FOLDER`, as peft and transformers load it."""
-        self._adapted.save_pretrained(run_folder / ADAPTER_FOLDER)
+        self._adapted.save_pretrained(str(run_folder / ADAPTER_FOLDER))
 
     def merge(self) -> None:
         """Adds the products to the weights of the model, which is one like any other again."""
