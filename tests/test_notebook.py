@@ -26,7 +26,7 @@ def test_it_runs(notebook, tmp_path, monkeypatch):
     client.execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     figures = [output for output in shown if "image/png" in output.get("data", {})]
-    assert len(figures) == 3
+    assert len(figures) == 4
     (answer,) = [output["text"] for output in shown if "right is" in output.get("text", "")]
     told, right = (float(answer.split(word)[1].split()[0].strip(",")) for word in ("heart rate ", "right is "))
     assert told == pytest.approx(right, abs=3)
