@@ -503,3 +503,8 @@ def test_a_column_without_its_channel_must_not_be_called_after_another():
 def test_rates_that_no_signal_has_are_refused_by_extractors_of_other_work(extractor_class, rate, message):
     with pytest.raises(ValueError, match=message):
         extractor_class()(np.random.default_rng(0).standard_normal(1250), sampling_rate=rate)
+
+
+def test_an_empty_window_is_too_short_whatever_its_rate():
+    with pytest.raises(ValueError, match=r"`ppg` \(window 0 of the batch\) lasts 0 s"):
+        CMSSLFeatureExtractor(channels=("ppg",))(ppg=[[]], sampling_rate=0.0)

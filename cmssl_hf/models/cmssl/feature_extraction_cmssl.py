@@ -300,8 +300,9 @@ class CMSSLFeatureExtractor(HubFeatureExtractorMixin, SequenceFeatureExtractor):
             if length:
                 signals = self._condition(name, signals, sampling_rate)
             if signals.shape[-1] < round(self.shortest_seconds * self.sampling_rate):
+                seconds = length / sampling_rate if length else 0.0
                 raise ValueError(
-                    f"`{name}` (window {indices[0]} of the batch) lasts {length / sampling_rate:.3g} s, but at least one"
+                    f"`{name}` (window {indices[0]} of the batch) lasts {seconds:.3g} s, but at least one"
                     f" patch of {self.shortest_seconds:.3g} s is needed."
                 )
             with np.errstate(over="ignore"):
