@@ -10,8 +10,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..heartbeats import beat_times
 from ..models.cmssl.modeling_cmssl_tokenizer import CMSSLTokenizerModel
-from ..signals import detect_pulse_onsets, detect_r_peaks
 
 
 #: Parts of a beat in which occurrences are counted.
@@ -176,10 +176,8 @@ def _places_in_beat(
     signals: np.ndarray, channels: tuple[str, ...], samples: np.ndarray, sampling_rate: float
 ) -> np.ndarray:
     """Where samples lie between a beat (0) and the next one (1); NaN before the first beat and after the last."""
-    if "ecg" in channels:
-        beats = detect_r_peaks(signals[channels.index("ecg")], sampling_rate)
-    else:
-        beats = detect_pulse_onsets(signals[channels.index("ppg")], sampling_rate)
+    channel = "ecg" if "ecg" in channels else "ppg"
+    beats = beat_times(signals[channels.index(channel)], sampling_rate, channel) * sampling_rate
     if len(beats) < 2:
         return np.full(len(samples), np.nan)
     return np.interp(samples, beats, np.arange(len(beats)), left=np.nan, right=np.nan) % 1

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
 import wfdb
 
-from cmssl_hf.command_line.main import main
+from helpers.command import run_command
 from helpers.pipelines import noisy_recording, save_model
 
 
@@ -56,17 +55,10 @@ def odd(tmp_path, monkeypatch):
     return folder
 
 
-def run(monkeypatch, *arguments) -> object:
-    monkeypatch.setattr(sys, "argv", ["cmssl-hf", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
-
-
 @pytest.mark.parametrize("command", ["predict", "quality"])
 def test_each_odd_file_gets_words_and_the_rest_is_answered(model, odd, monkeypatch, command):
     options = ("--model", model) if command == "predict" else ()
-    assert run(monkeypatch, command, "odd", "--sampling_rate", RATE, "--output", "t.csv", *options) == 1
+    assert run_command(monkeypatch, command, "odd", "--sampling_rate", RATE, "--output", "t.csv", *options) == 1
     with open("t.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     answered = [row["file"] for row in rows if not row["reason"]]
@@ -83,7 +75,7 @@ def test_each_odd_file_gets_words_and_the_rest_is_answered(model, odd, monkeypat
 
 def test_recordings_of_one_name_are_told_apart(model, odd, monkeypatch):
     arguments = ("--sampling_rate", RATE, "--model", model, "--output", "t.json", "--rows", "recordings")
-    assert run(monkeypatch, "predict", "odd/one", "odd/two", *arguments) == 0
+    assert run_command(monkeypatch, "predict", "odd/one", "odd/two", *arguments) == 0
     rows = json.loads((odd.parent / "t.json").read_text())
     assert [(row["file"], row["end"]) for row in rows] == [("odd/one/same.csv", 20), ("odd/two/same.csv", 10)]
 
@@ -95,7 +87,7 @@ def test_recordings_of_several_rates_share_a_batch(model, tmp_path, monkeypatch)
         signal = noisy_recording(20, rate)
         np.savetxt(f"r{rate}.csv", np.stack([times, signal], 1), header="time,ppg", comments="", delimiter=",")
     arguments = ("--model", model, "--output", "t.json", "--rows", "recordings")
-    assert run(monkeypatch, "predict", "r50.csv", "r100.csv", "r250.csv", *arguments) == 0
+    assert run_command(monkeypatch, "predict", "r50.csv", "r100.csv", "r250.csv", *arguments) == 0
     assert [row["end"] for row in json.loads((tmp_path / "t.json").read_text())] == [20, 20, 20]
 
 
@@ -103,12 +95,14 @@ def test_a_table_among_the_recordings_is_none_of_them(model, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     column(noisy_recording(10, RATE), "a.csv")
     arguments = ("predict", ".", "--sampling_rate", RATE, "--model", model, "--output", "rates.csv")
-    assert run(monkeypatch, *arguments) == 0
-    assert run(monkeypatch, *arguments) == 0
+    assert run_command(monkeypatch, *arguments) == 0
+    assert run_command(monkeypatch, *arguments) == 0
     with open("rates.csv", newline="") as file:
         assert [row["file"] for row in csv.DictReader(file)] == ["a.csv"]
     (tmp_path / "table.csv").mkdir()
-    assert "table.csv is a folder" in run(monkeypatch, "predict", "a.csv", "--model", model, "--output", "table.csv")
+    assert "table.csv is a folder" in run_command(
+        monkeypatch, "predict", "a.csv", "--model", model, "--output", "table.csv"
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +120,7 @@ def test_a_table_among_the_recordings_is_none_of_them(model, tmp_path, monkeypat
 def test_options_that_no_recording_fits_are_refused_once(model, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     column(noisy_recording(10, RATE), "a.csv")
-    code = run(monkeypatch, "predict", "a.csv", "--model", model, "--output", "t.csv", *options)
+    code = run_command(monkeypatch, "predict", "a.csv", "--model", model, "--output", "t.csv", *options)
     assert code not in (0, 1)
     assert message in f"{capsys.readouterr().err}{code}"
     assert not (tmp_path / "t.csv").exists()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from transformers import pipeline
 from cmssl_hf import CMSSLEncoderForPreTraining, CMSSLFeatureExtractor, CMSSLTokenizerModel
 from cmssl_hf.command_line import models, table
 from cmssl_hf.command_line.files import recordings_in
-from cmssl_hf.command_line.main import main
+from helpers.command import run_command
 from helpers.pipelines import PATCH, REGRESSION, noisy_recording, save_model
 from helpers.tiny import tokenizer_config
 
@@ -47,14 +46,6 @@ def recordings(tmp_path, monkeypatch):
     return folder
 
 
-def run(monkeypatch, *arguments) -> object:
-    """The exit status, or what the command ends with in words."""
-    monkeypatch.setattr(sys, "argv", ["cmssl-hf", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
-
-
 def read_csv(path) -> list[dict]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -63,7 +54,9 @@ def read_csv(path) -> list[dict]:
 def test_predict_writes_a_row_for_each_window_and_a_bad_file_does_not_end_the_rest(
     model, recordings, monkeypatch, capsys
 ):
-    status = run(monkeypatch, "predict", "recordings", "--model", model, "--output", "table.csv", "--batch_size", 2)
+    status = run_command(
+        monkeypatch, "predict", "recordings", "--model", model, "--output", "table.csv", "--batch_size", 2
+    )
     assert status == 1
     assert (
         "no answer: recordings/broken.csv: recordings/broken.csv cannot be read as a table" in capsys.readouterr().err
@@ -88,7 +81,7 @@ def test_all_formats_hold_the_same_rows(model, recordings, monkeypatch):
     names = ["t.csv", "t.parquet", "t.json", "t.jsonl"]
     for name in names:
         arguments = ("--model", model, "--output", name, "--rows", "recordings", "--pattern", "*.[ch]*")
-        assert run(monkeypatch, "predict", "recordings", *arguments) == 1
+        assert run_command(monkeypatch, "predict", "recordings", *arguments) == 1
     parquet = pyarrow.parquet.read_table("t.parquet").to_pylist()
     assert [row["file"] for row in parquet] == [
         "recordings/a.csv", "recordings/broken.csv", "recordings/night/b.csv", "recordings/night/c.hea"
@@ -103,7 +96,7 @@ def test_all_formats_hold_the_same_rows(model, recordings, monkeypatch):
 
 def test_an_interrupted_command_continues(model, recordings, monkeypatch, capsys):
     arguments = ("predict", "recordings", "--model", model, "--pattern", "*.[ch]*", "--output", "table.csv")
-    assert run(monkeypatch, *arguments) == 1
+    assert run_command(monkeypatch, *arguments) == 1
     whole = read_csv("table.csv")
 
     add, added = table.Table.add, []
@@ -115,15 +108,15 @@ def test_an_interrupted_command_continues(model, recordings, monkeypatch, capsys
         add(self, rows)
 
     monkeypatch.setattr(table.Table, "add", add_and_end)
-    assert run(monkeypatch, *arguments) == 130
+    assert run_command(monkeypatch, *arguments) == 130
     assert "table.csv.partial; the same command continues it" in capsys.readouterr().err
     # The older table stays until there is a new one.
     assert read_csv("table.csv") == whole
     with (recordings.parent / "table.csv.partial").open("a") as file:
         file.write('{"file": "recordings/night/b.csv", "sta')
-    assert "is of another command" in run(monkeypatch, *arguments, "--window_seconds", 5)
+    assert "is of another command" in run_command(monkeypatch, *arguments, "--window_seconds", 5)
 
-    assert run(monkeypatch, *arguments) == 1
+    assert run_command(monkeypatch, *arguments) == 1
     # What was done last may lack rows, and is done again.
     assert added[3:] == ["recordings/broken.csv", "recordings/night/b.csv", "recordings/night/c.hea"]
     assert read_csv("table.csv") == whole
@@ -144,22 +137,22 @@ def test_answers_are_withheld_on_request_and_the_table_says_why(tmp_path, record
     signal = np.concatenate([noisy_recording(10, RATE), noise, noisy_recording(5, RATE)])
     np.savetxt("mixed.csv", signal[:, None], header="ppg", comments="")
     arguments = ("predict", "mixed.csv", "--sampling_rate", RATE, "--model", folder, "--output", "t.csv")
-    assert run(monkeypatch, *arguments, "--min_quality", 0.5, "--max_width", 1e6) == 0
+    assert run_command(monkeypatch, *arguments, "--min_quality", 0.5, "--max_width", 1e6) == 0
     rows = read_csv("t.csv")
     assert [row["reason"] for row in rows] == ["", "low quality", "no interval"]
     assert [bool(row["heart_rate"]) for row in rows] == [True, False, False]
     width = float(rows[0]["interval_heart_rate_high"]) - float(rows[0]["interval_heart_rate_low"])
-    assert run(monkeypatch, *arguments, "--max_width", 0.99 * width, "--coverage", 0.9) == 0
+    assert run_command(monkeypatch, *arguments, "--max_width", 0.99 * width, "--coverage", 0.9) == 0
     assert read_csv("t.csv")[0]["reason"] == "too wide"
     rate = float(rows[0]["heart_rate"])
-    assert run(monkeypatch, *arguments, "--without_intervals") == 0
+    assert run_command(monkeypatch, *arguments, "--without_intervals") == 0
     assert float(read_csv("t.csv")[0]["heart_rate"]) == pytest.approx(rate, rel=1e-5)
     assert "interval_heart_rate_low" not in read_csv("t.csv")[0]
-    assert run(monkeypatch, *arguments, "--precision", "bf16") == 0
+    assert run_command(monkeypatch, *arguments, "--precision", "bf16") == 0
     in_bf16 = float(read_csv("t.csv")[0]["heart_rate"])
     assert in_bf16 != rate and in_bf16 == pytest.approx(rate, abs=0.05 * width)
     # The same scores times 2 in place of 3.
-    assert run(monkeypatch, *arguments, "--max_width", 0.67 * width, "--coverage", 0.8) == 0
+    assert run_command(monkeypatch, *arguments, "--max_width", 0.67 * width, "--coverage", 0.8) == 0
     assert read_csv("t.csv")[0]["reason"] == ""
 
 
@@ -171,7 +164,7 @@ def test_answers_are_withheld_on_request_and_the_table_says_why(tmp_path, record
     ],
 )
 def test_limits_that_make_no_sense_are_a_line(model, recordings, monkeypatch, limit, message):
-    said = run(monkeypatch, "predict", "recordings", "--model", model, "--output", "t.csv", *limit)
+    said = run_command(monkeypatch, "predict", "recordings", "--model", model, "--output", "t.csv", *limit)
     assert said.startswith("error: ") and message in said
 
 
@@ -185,7 +178,7 @@ def test_what_a_reader_did_not_foresee_does_not_end_the_rest(model, recordings, 
 
     monkeypatch.setattr(models.ModelAnswers, "__call__", fail)
     files = [f"recordings/{name}" for name in ("a.csv", "night/b.csv", "night/c.hea")]
-    assert run(monkeypatch, "predict", *files, "--model", model, "--output", "t.json") == 1
+    assert run_command(monkeypatch, "predict", *files, "--model", model, "--output", "t.json") == 1
     rows = json.loads((recordings.parent / "t.json").read_text())
     assert [row["file"][-5:] for row in rows] == ["a.csv", "a.csv", "a.csv", "b.csv", "c.hea", "c.hea"]
     assert rows[3] == {"file": "recordings/night/b.csv", "reason": "IndexError: list index out of range"}
@@ -201,7 +194,7 @@ def test_predict_adds_what_the_beats_say(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for rows, number in (("recordings", 1), ("windows", 13)):
         arguments = ("--model", model, "--output", f"{rows}.json", "--rows", rows, "--beats")
-        assert run(monkeypatch, "predict", "a.csv", *arguments) == 0
+        assert run_command(monkeypatch, "predict", "a.csv", *arguments) == 0
         table = json.loads((tmp_path / f"{rows}.json").read_text())
         assert len(table) == number and "recording" not in table[0] and "heart_rate" in table[0]
         assert [row["beats_heart_rate"] for row in table] == pytest.approx([75] * number, abs=3)
@@ -212,7 +205,7 @@ def test_predict_adds_what_the_beats_say(model, tmp_path, monkeypatch):
 
 def test_embed_writes_features(model, recordings, monkeypatch):
     arguments = ("--model", model, "--output", "t.json", "--rows", "recordings")
-    assert run(monkeypatch, "embed", "recordings/a.csv", *arguments) == 0
+    assert run_command(monkeypatch, "embed", "recordings/a.csv", *arguments) == 0
     (row,) = json.loads((recordings.parent / "t.json").read_text())
     embed = pipeline("physiological-signal-feature-extraction", model=model)
     expected = embed("recordings/a.csv")["value"]
@@ -238,7 +231,7 @@ def test_tokens_of_both_signals_are_those_of_the_tokenizer(tmp_path, monkeypatch
         "--column",
         "ecg=chest,ppg=wrist",
     )
-    assert run(monkeypatch, "tokens", "pair.csv", *arguments) == 0
+    assert run_command(monkeypatch, "tokens", "pair.csv", *arguments) == 0
     rows = json.loads((tmp_path / "t.json").read_text())
     expected = []
     for window in (pair[:, :1250], pair[:, 1250:]):
@@ -253,7 +246,7 @@ def test_tokens_of_both_signals_are_those_of_the_tokenizer(tmp_path, monkeypatch
 
 def test_tokens_of_one_signal_are_what_an_encoder_names(tmp_path, recordings, monkeypatch):
     folder = save_model(tmp_path / "encoder", CMSSLEncoderForPreTraining, codes_per_patch=2)
-    assert run(monkeypatch, "tokens", "recordings/night/b.csv", "--model", folder, "--output", "t.json") == 0
+    assert run_command(monkeypatch, "tokens", "recordings/night/b.csv", "--model", folder, "--output", "t.json") == 0
     rows = json.loads((tmp_path / "t.json").read_text())
     model = CMSSLEncoderForPreTraining.from_pretrained(folder).eval()
     signal = np.loadtxt("recordings/night/b.csv", delimiter=",", skiprows=1)[:, 1]
@@ -272,7 +265,7 @@ def test_quality_and_info_need_no_model(recordings, monkeypatch, capsys):
     signal[20 * RATE :] = 1.0
     table = np.stack([times, signal, rng.standard_normal(len(times))], 1)
     np.savetxt("two.csv", table, header="time,wrist PPG,II", comments="", delimiter=",")
-    assert run(monkeypatch, "quality", "two.csv", "--output", "t.json") == 0
+    assert run_command(monkeypatch, "quality", "two.csv", "--output", "t.json") == 0
     rows = json.loads((recordings.parent / "t.json").read_text())
     assert [(row["signal"], row["channel"], row["start"]) for row in rows] == [
         (name, channel, start) for name, channel in (("wrist PPG", "ppg"), ("II", "ecg")) for start in (0, 10, 20)
@@ -284,10 +277,10 @@ def test_quality_and_info_need_no_model(recordings, monkeypatch, capsys):
     assert all("ecg_no_pulse" in row["quality_issues"] for row in rows[3:])
 
     np.savetxt("unnamed.csv", times[:, None], header="value", comments="")
-    assert run(monkeypatch, "quality", "unnamed.csv", "--sampling_rate", RATE, "--output", "t.json") == 1
+    assert run_command(monkeypatch, "quality", "unnamed.csv", "--sampling_rate", RATE, "--output", "t.json") == 1
     assert "unnamed.csv does not say which of its signals are ECG or PPG: give `--channel" in capsys.readouterr().err
 
-    assert run(monkeypatch, "info", "two.csv", "recordings/broken.csv") == 1
+    assert run_command(monkeypatch, "info", "two.csv", "recordings/broken.csv") == 1
     said = capsys.readouterr().out
     assert "wrist PPG: ppg, 1,920 samples at 64 Hz, 30.0 s, from " in said
     assert "recordings/broken.csv\n  cannot be read: " in said
@@ -306,27 +299,27 @@ def test_a_folder_of_an_empatica_is_one_recording(recordings):
 def test_refusals_are_a_line(model, recordings, monkeypatch):
     (recordings / "empty").mkdir()
     arguments = ("--model", model, "--output")
-    assert "There is no recording in recordings/empty" in run(
+    assert "There is no recording in recordings/empty" in run_command(
         monkeypatch, "predict", "recordings/empty", *arguments, "t.csv"
     )
-    assert "A table is written as .csv, .parquet, .json, .jsonl" in run(
+    assert "A table is written as .csv, .parquet, .json, .jsonl" in run_command(
         monkeypatch, "predict", "recordings", *arguments, "t.xls"
     )
-    said = run(monkeypatch, "predict", "recordings", "--model", recordings, "--output", "t.csv")
+    said = run_command(monkeypatch, "predict", "recordings", "--model", recordings, "--output", "t.csv")
     assert said.startswith("error: ") and not (recordings.parent / "t.csv.partial").exists()
-    assert "there is no command 'predikt'. Did you mean predict?" in run(monkeypatch, "predikt")
+    assert "there is no command 'predikt'. Did you mean predict?" in run_command(monkeypatch, "predikt")
 
 
 @pytest.mark.long
 def test_several_processes_write_the_same_table(model, recordings, monkeypatch):
     for name, num_proc in (("one.csv", 1), ("two.csv", 2)):
         arguments = ("--model", model, "--output", name, "--num_proc", num_proc)
-        assert run(monkeypatch, "predict", "recordings", *arguments) == 1
+        assert run_command(monkeypatch, "predict", "recordings", *arguments) == 1
     assert read_csv("one.csv") == read_csv("two.csv")
 
 
 def test_without_a_model_one_of_the_package_answers_and_can_be_named(recordings, monkeypatch):
-    run(monkeypatch, "predict", "recordings/night/b.csv", "--output", "rates.csv")
+    run_command(monkeypatch, "predict", "recordings/night/b.csv", "--output", "rates.csv")
     assert float(read_csv("rates.csv")[0]["heart_rate"]) > 0
-    run(monkeypatch, "embed", "recordings/night/b.csv", "--model", "ppg-encoder", "--output", "features.json")
+    run_command(monkeypatch, "embed", "recordings/night/b.csv", "--model", "ppg-encoder", "--output", "features.json")
     assert len(json.loads(Path("features.json").read_text())) == 1

@@ -17,9 +17,8 @@ from ..engine.arguments import StageArguments
 from ..engine.checkpoints import sha256_of
 from ..engine.run_folder import RUN_FILE, RunFolder, model_identity, read_run
 from ..pretraining import pretrain_by_loss
-from .heads import projection_head
 from .losses import info_nce, rows_to_contrast
-from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder, projection_head
 from .stages import CONTRAST_NOTE, objective_stage
 from .trainer import ObjectiveTrainer
 from .views import ProjectionArguments, check_batches, check_temperature, refuse_repeated_windows

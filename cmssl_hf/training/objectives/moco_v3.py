@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
-from .heads import projection_head
 from .losses import info_nce, rows_to_contrast
-from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder, projection_head
 from .teacher import Teacher, TeacherTrainer
 from .views import ViewsArguments, check_momentum, check_temperature, views_objective
 

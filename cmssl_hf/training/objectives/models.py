@@ -1,9 +1,11 @@
-"""What the models that compare windows are built of: encoders of either backbone, and what they return."""
+"""What the models that compare windows are built of: encoders of either backbone, heads, and what they return."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -42,3 +44,22 @@ def new_encoder(config: SignalClassificationConfig, **fields: Any) -> PreTrained
         fields: of the config that are others.
     """
     return AutoModel.from_config(type(config)(**{**config.to_dict(), **fields}))
+
+
+def projection_head(*sizes: int, normalizes_output: bool = False) -> nn.Sequential:
+    """Linear layers that project an encoder's output to where views are compared, thrown away after pre-training: of these sizes, the first being that of the input, with batch normalisation and ReLU between them.
+
+    Args:
+        sizes: at least two.
+        normalizes_output: whether the output is normalised over the batch too, without learnt scale and shift.
+    """
+    layers: list[nn.Module] = []
+    for number, (inputs, outputs) in enumerate(pairwise(sizes), start=2):
+        is_last = number == len(sizes)
+        # A bias would be taken off again by the normalisation.
+        layers.append(nn.Linear(inputs, outputs, bias=is_last and not normalizes_output))
+        if not is_last:
+            layers += [nn.BatchNorm1d(outputs), nn.ReLU()]
+        elif normalizes_output:
+            layers.append(nn.BatchNorm1d(outputs, affine=False))
+    return nn.Sequential(*layers)

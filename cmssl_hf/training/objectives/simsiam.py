@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
-from .heads import projection_head
 from .losses import mean_cosine
-from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder, projection_head
 from .stages import COLLAPSE_NOTE
 from .views import LastCheckpointArguments, ViewsArguments, views_objective
 

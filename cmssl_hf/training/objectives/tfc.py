@@ -8,9 +8,8 @@ import torch
 from ...data.batches import WindowBatch, WindowsCollator, joined, stack_if_alike
 from ...models.cmssl.configuration_cmssl_classification import SignalClassificationConfig
 from ...signals import standardize
-from .heads import projection_head
 from .losses import nt_xent, rows_to_contrast
-from .models import ObjectiveModel, ObjectiveOutput, new_encoder
+from .models import ObjectiveModel, ObjectiveOutput, new_encoder, projection_head
 from .views import ViewsArguments, check_temperature, views_objective
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cmssl_hf.training.objectives.byol import byol_loss
-from cmssl_hf.training.objectives.heads import projection_head
 from cmssl_hf.training.objectives.losses import info_nce, mean_cosine, nt_xent
+from cmssl_hf.training.objectives.models import projection_head
 from cmssl_hf.training.objectives.teacher import momentum_at
 from cmssl_hf.training.objectives.trainer import effective_rank, projection_std
 
