@@ -13,7 +13,7 @@ ADAPTER_FOLDER = "adapter"
 #: The linear layers of attention and feed-forward blocks.
 _ADAPTED = ("qkv_proj", "o_proj", "fc1", "fc2")
 #: Of the model, what is new with each task.
-_TRAINED_WHOLE = ("classifier", "missing_channels")
+_TRAINED_WHOLE = ("classifier", "interval_head", "missing_channels")
 #: Divided by the rank it scales the products: constant, as in the paper, so that another rank needs no other learning rate.
 _ALPHA = 16
 

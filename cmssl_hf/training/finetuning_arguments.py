@@ -48,6 +48,13 @@ class TaskArguments(AugmentationArguments):
             " of a PPG; that of the model if left out."
         },
     )
+    training_leads: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Train on these leads of each recording as well, e.g. `I V5`, or on `all`; validated and tested is the lead of the"
+            " dataset alone."
+        },
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
     lora_rank: int = field(
         default=0,

@@ -45,7 +45,7 @@ _DECIDED_BY_MODEL = (
 _DECIDED_BY_EXTRACTOR = ("channels", "sampling_rate", "patch_size")
 
 #: Weights that are new with each task.
-_NEW_WEIGHTS = ("classifier.", "missing_channels.")
+_NEW_WEIGHTS = ("classifier.", "interval_head.", "missing_channels.")
 
 
 def starting_parts(

@@ -169,7 +169,7 @@ class CMSSLTokenizerConfig(SignalClassificationConfig):
     use_code_projection: bool = True
     given_channels: list[str] | tuple[str, ...] | None = None
     quantize_features: bool = True
-    pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
+    pooling: Literal["mean", "max", "mean_std", "mean_std_max", "attention", "spectrum"] = "mean"
     num_pooled_rhythms: int = 8
 
     def __post_init__(self, **kwargs):
@@ -228,10 +228,11 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
             Rate of the input in Hz.
         patch_size (`int`, *optional*, defaults to 125):
             Samples per patch and channel.
-        patch_embedding (`"linear"` or `"conv"`, *optional*, defaults to `"linear"`):
+        patch_embedding (`"linear"`, `"conv"` or `"residual"`, *optional*, defaults to `"linear"`):
             What the transformer is given of a patch: its samples (published), or what a stack of convolutions, one per
             prime factor of `patch_size`, makes of it and its neighbours. With few recordings convolutions learn much
-            faster: they know a beat wherever in the patch it lies.
+            faster: they know a beat wherever in the patch it lies. `"residual"` is a deeper stack with batch norms, for
+            labels that lie in the shape of beats; a transformer on it (`num_hidden_layers`) is not needed for those.
         position_embedding (`"sinusoidal"` or `"conv"`, *optional*, defaults to `"sinusoidal"`):
             Fixed absolute positions (published), or a convolution over patches, which sees where they lie relative to each
             other.
@@ -259,15 +260,18 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
             Epsilon of the layer norms.
         initializer_range (`float`, *optional*, defaults to 0.03):
             Standard deviation of the initial weights.
-        pooling (`"mean"`, `"max"`, `"mean_std"`, `"attention"` or `"spectrum"`, *optional*, defaults to `"mean"`):
-            What the head sees of the patches: their mean (published), maximum, mean and standard deviation, a learnt
-            weighted mean, or how strongly a few learnt projections of them vary at 0.08-0.70 Hz, which is meant for
+        pooling (`"mean"`, `"max"`, `"mean_std"`, `"mean_std_max"`, `"attention"` or `"spectrum"`, *optional*, defaults to `"mean"`):
+            What the head sees of the patches: their mean (published), maximum, mean and standard deviation, these with the
+            maximum, a learnt weighted mean, or how strongly a few learnt projections of them vary at 0.08-0.70 Hz, which is meant for
             respiratory rates from windows of 30 s or longer.
         piece_seconds (`float`, *optional*):
             [`CMSSLEncoderForSequenceClassification`] encodes longer windows in pieces of this duration, such as the 10 s that
             encoders are pre-trained on, and pools over all pieces. By default each window is encoded as a whole.
         num_pooled_rhythms (`int`, *optional*, defaults to 8):
             Number of projections of `pooling="spectrum"`.
+        interval_head (`bool`, *optional*, defaults to `False`):
+            For ECGs: a second head that knows the window by the intervals between its R-peaks alone, found by a classical
+            detector. The model answers with the mean of both heads.
         kwargs:
             Head and labels of [`CMSSLEncoderForSequenceClassification`]: the fields of [`SignalClassificationConfig`].
     """
@@ -278,7 +282,7 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
     channels: list[str] | tuple[str, ...] = ("ppg",)
     sampling_rate: int = 125
     patch_size: int = 125
-    patch_embedding: Literal["linear", "conv"] = "linear"
+    patch_embedding: Literal["linear", "conv", "residual"] = "linear"
     position_embedding: Literal["sinusoidal", "conv"] = "sinusoidal"
     hidden_size: int = 256
     num_hidden_layers: int = 12
@@ -292,9 +296,10 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
     drop_path_rate: float | int = 0.0
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.03
-    pooling: Literal["mean", "max", "mean_std", "attention", "spectrum"] = "mean"
+    pooling: Literal["mean", "max", "mean_std", "mean_std_max", "attention", "spectrum"] = "mean"
     piece_seconds: float | int | None = None
     num_pooled_rhythms: int = 8
+    interval_head: bool = False
 
     def __post_init__(self, **kwargs):
         self.channels = tuple(self.channels)
@@ -317,6 +322,8 @@ class CMSSLEncoderConfig(SignalClassificationConfig):
         )
         _check_layers(num_hidden_layers=self.num_hidden_layers)
         _check_heads(self.hidden_size, self.num_attention_heads)
+        if self.interval_head and self.channels != ("ecg",):
+            raise ValueError(f"`interval_head` looks for R-peaks in an ECG, but the model reads {self.channels}.")
         if self.piece_seconds is not None and not (
             math.isfinite(self.piece_seconds) and (self.piece_samples or 0) >= self.patch_size
         ):

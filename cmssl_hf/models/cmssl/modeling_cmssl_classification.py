@@ -31,6 +31,7 @@ class SignalClassificationHead(nn.Module):
     def __init__(self, config: Any, input_size: int | None = None):
         super().__init__()
         self.dense = None
+        self.output_size = config.num_labels * (config.num_label_bins if config.predicts_histogram else 1)
         if config.classifier_head == "frequency":
             self.out_proj: nn.Module = CMSSLFrequencyHead(config)
             return
@@ -39,8 +40,7 @@ class SignalClassificationHead(nn.Module):
             self.dense = nn.Linear(input_size, config.hidden_size // 2)
             self.activation = ACT2FN["gelu"]
             input_size = config.hidden_size // 2
-        output_size = config.num_labels * (config.num_label_bins if config.predicts_histogram else 1)
-        self.out_proj = nn.Linear(input_size, output_size)
+        self.out_proj = nn.Linear(input_size, self.output_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.dense is not None:

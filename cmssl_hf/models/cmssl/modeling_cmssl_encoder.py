@@ -17,6 +17,7 @@ from .configuration_cmssl import CMSSLEncoderConfig
 from .hub_cmssl import HubModelMixin
 from .modeling_cmssl_classification import CMSSLClassificationHead, SignalClassificationMixin
 from .modeling_cmssl_cross_entropy import chunked_cross_entropy, code_cross_entropy
+from .modeling_cmssl_intervals import CMSSLIntervalHead
 from .modeling_cmssl_layers import (
     CMSSLAttention,
     CMSSLLayer,
@@ -27,6 +28,7 @@ from .modeling_cmssl_layers import (
     sinusoidal_positions,
 )
 from .modeling_cmssl_pieces import cut_into_pieces, join_pieces
+from .modeling_cmssl_residual_stem import CMSSLResidualStem
 from .modeling_cmssl_stem import CMSSLPositionalConvolution, CMSSLStem
 
 
@@ -59,8 +61,8 @@ class CMSSLEncoderModel(CMSSLEncoderPreTrainedModel):
         super().__init__(config)
         self.stem = self.positional_convolution = None
         patch_width = len(config.channels) * config.patch_size
-        if config.patch_embedding == "conv":
-            self.stem = CMSSLStem(config)
+        if config.patch_embedding != "linear":
+            self.stem = CMSSLStem(config) if config.patch_embedding == "conv" else CMSSLResidualStem(config)
             patch_width = self.stem.output_size
         self.patch_projection = nn.Linear(patch_width, config.hidden_size)
         if config.position_embedding == "conv":
@@ -194,6 +196,7 @@ class CMSSLEncoderForSequenceClassification(SignalClassificationMixin, CMSSLEnco
         super().__init__(config)
         self.encoder = CMSSLEncoderModel(config)
         self.classifier = CMSSLClassificationHead(config)
+        self.interval_head = CMSSLIntervalHead(config, self.classifier.output_size) if config.interval_head else None
         self.post_init()
 
     @can_return_tuple
@@ -215,13 +218,15 @@ class CMSSLEncoderForSequenceClassification(SignalClassificationMixin, CMSSLEnco
                 Multi-label: multi-hot `(batch, num_labels)`.
 
         Returns:
-            `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units. Where
+            `logits` of shape `(batch, num_labels)`; for regression these are the predictions in physical units. With
+            `config.interval_head` they are the mean of what both heads say, and the loss is the mean of theirs. Where
             `config.piece_seconds` cuts windows, `hidden_states` and `attentions` are those of the pieces.
 
         Raises:
             ValueError: if labels have another shape, or a regression is trained on labels that are far from standardised while
                 `config.label_mean` is not set.
         """
+        by_intervals = None if self.interval_head is None else self.interval_head(input_values, attention_mask)
         piece_samples, used = self.config.piece_samples, None
         if piece_samples is not None and input_values.shape[-1] > piece_samples:
             input_values, attention_mask, used = cut_into_pieces(input_values, attention_mask, piece_samples)
@@ -230,10 +235,14 @@ class CMSSLEncoderForSequenceClassification(SignalClassificationMixin, CMSSLEnco
         real = None if attention_mask is None else patch_attention_mask(attention_mask, self.config.patch_size)
         if used is not None and real is not None:
             hidden_states, real = join_pieces(hidden_states, used), join_pieces(real, used)
-        logits = self.classifier(hidden_states, real)
-        loss = None if labels is None else self._loss(logits.float(), labels)
+        heads = [self.classifier(hidden_states, real)]
+        if by_intervals is not None:
+            heads.append(by_intervals)
+        # Each head learns by itself: trained on their mean, the one that remembers leaves the other nothing to learn.
+        losses = [] if labels is None else [self._loss(logits.float(), labels) for logits in heads]
+        logits = torch.stack(heads).mean(0)
         return SequenceClassifierOutput(
-            loss=loss,
+            loss=torch.stack(losses).mean() if losses else None,
             logits=self._to_physical_units(logits),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

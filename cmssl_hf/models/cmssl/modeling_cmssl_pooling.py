@@ -19,8 +19,8 @@ class CMSSLPooling(nn.Module):
         self.kind = config.pooling
         self.patch_seconds = config.patch_size / config.sampling_rate
         hidden_size = self.output_size = config.hidden_size if hidden_size is None else hidden_size
-        if self.kind == "mean_std":
-            self.output_size = 2 * hidden_size
+        if self.kind in ("mean_std", "mean_std_max"):
+            self.output_size = (2 if self.kind == "mean_std" else 3) * hidden_size
         elif self.kind == "attention":
             self.query = nn.Linear(hidden_size, 1)
         elif self.kind == "spectrum":
@@ -41,7 +41,7 @@ class CMSSLPooling(nn.Module):
         real = real_patches[..., None]
         number = real.sum(1).clamp(min=1).to(hidden_states.dtype)
         if self.kind == "max":
-            return hidden_states.masked_fill(~real, torch.finfo(hidden_states.dtype).min).amax(1)
+            return _maximum(hidden_states, real)
         if self.kind == "attention":
             scores = self.query(hidden_states).masked_fill(~real, torch.finfo(hidden_states.dtype).min)
             return (scores.softmax(1) * hidden_states).sum(1)
@@ -54,7 +54,12 @@ class CMSSLPooling(nn.Module):
             return mean
         variance = ((hidden_states - mean[:, None]) ** 2 * real).sum(1) / number
         # The gradient of a root is infinite at zero.
-        return torch.cat((mean, (variance + 1e-6).sqrt()), dim=-1)
+        moments = torch.cat((mean, (variance + 1e-6).sqrt()), dim=-1)
+        return moments if self.kind == "mean_std" else torch.cat((moments, _maximum(hidden_states, real)), dim=-1)
+
+
+def _maximum(hidden_states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    return hidden_states.masked_fill(~real, torch.finfo(hidden_states.dtype).min).amax(1)
 
 
 def power_shares(series: torch.Tensor, real: torch.Tensor, patch_seconds: float) -> torch.Tensor:

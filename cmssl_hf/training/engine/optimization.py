@@ -25,7 +25,7 @@ def parameter_groups(
         weight_decay: of the parameters in `decayed`; the others have none.
         layerwise_lr_decay: factor from each layer of the encoder to the one below it; what makes patches into the first
             layer's input lies below it (Bao et al. 2022, BEiT).
-        head_learning_rate: of `classifier`, if it is to differ.
+        head_learning_rate: of the heads, if it is to differ.
     """
     num_layers = 1 + max(
         (int(match.group(1)) for name, _ in model.named_parameters() if (match := _LAYER.match(name))), default=-1
@@ -35,7 +35,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         rate = learning_rate * layerwise_lr_decay ** _depth_below_top(name, num_layers)
-        if head_learning_rate is not None and name.startswith("classifier."):
+        if head_learning_rate is not None and name.startswith(("classifier.", "interval_head.")):
             rate = head_learning_rate
         part = name.partition(".")[0]
         groups.setdefault((part, rate, weight_decay if name in decayed else 0.0), []).append(parameter)
