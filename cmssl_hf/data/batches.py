@@ -133,6 +133,8 @@ class WindowsDataset(TorchDataset[WindowBatch]):
             window, so that neither the number of processes nor an interruption changes it.
         seed: of the augmentation.
         channel: index of the one channel that is read, or `None` for all.
+        longest: windows of more samples are cut to as many, at a place that is drawn like the augmentation; `None` leaves all as
+            they are.
 
     Attributes:
         augments_on_device: whether windows are read as they are, and changed by [`augmented`] when they are a batch.
@@ -147,6 +149,7 @@ class WindowsDataset(TorchDataset[WindowBatch]):
         augmentation: WindowAugmentation | None = None,
         seed: int = 0,
         channel: int | None = None,
+        longest: int | None = None,
     ):
         missing = [column for column in columns if column not in dataset.column_names]
         if missing:
@@ -159,6 +162,7 @@ class WindowsDataset(TorchDataset[WindowBatch]):
         self._provenance = _read_as_tables(dataset, [name for name in _PROVENANCE if name in dataset.column_names])
         self.augmentation = augmentation if augmentation is not None and augmentation.active else None
         self.seed = seed
+        self.longest = longest
         # In shared memory: workers that outlive an epoch have copies of this object.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -174,7 +178,10 @@ class WindowsDataset(TorchDataset[WindowBatch]):
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> WindowBatch:
         table = self._others[list(indices)] if self._others.column_names else None
-        batch = WindowBatch(self._windows.read(indices), table)
+        windows = self._windows.read(indices)
+        if self.longest is not None:
+            windows = stack_if_alike([self._cut(window, index) for window, index in zip(windows, indices)])
+        batch = WindowBatch(windows, table)
         if self.augmentation is not None and self.augments_on_device:
             batch.keys = np.array([(self.epoch, int(index)) for index in indices], dtype=np.int64)
         elif self.augmentation is not None:
@@ -182,6 +189,14 @@ class WindowsDataset(TorchDataset[WindowBatch]):
             epoch = self.epoch
             batch.generators = [np.random.default_rng((self.seed, epoch, int(index))) for index in indices]
         return batch
+
+    def _cut(self, window: np.ndarray, index: int) -> np.ndarray:
+        surplus = window.shape[-1] - (self.longest or 0)
+        if surplus <= 0:
+            return window
+        # Another stream than that of the augmentation.
+        start = np.random.default_rng((self.seed, self.epoch, int(index), 1)).integers(surplus + 1)
+        return window[..., start : start + self.longest]
 
     def augmented(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A collated batch, changed on its device if that is still to be done."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from scipy.special import softmax
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from .row_names import (
@@ -119,14 +120,18 @@ def roc(cells: Mapping[Cell, CellPredictions], windows: TaskWindows, split: str,
     shown = _shown(cells, windows, split)
     colours = _colours(shown)
     labels = windows.labels[next(iter(shown.values())).rows]
-    if labels.ndim == 1:
+    of_one_class = labels.ndim == 1
+    if of_one_class:
         labels = labels[:, None] == np.arange(len(windows.output_names))
     scored = [index for index in range(labels.shape[1]) if 0 < (labels[:, index] > 0.5).sum() < len(labels)]
     figure = Figure(figsize=(3.6 * len(scored), 3.9), layout="constrained")
     for axes, index in zip(figure.subplots(1, len(scored), squeeze=False)[0], scored):
         positive = labels[:, index] > 0.5
         for row, cell in shown.items():
-            scores = next(iter(cell.by_seed.values()))[:, index]
+            scores = next(iter(cell.by_seed.values()))
+            if of_one_class:
+                scores = softmax(scores, axis=-1)
+            scores = scores[:, index]
             false, true, _ = roc_curve(positive, scores)
             area = roc_auc_score(positive, scores)
             style = "--" if is_frozen(row) else "-"

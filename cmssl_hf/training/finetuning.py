@@ -158,13 +158,14 @@ def finetune(
     if task_arguments.balance_classes > 0:
         config.class_weights = class_weights(train_labels, len(names), task_arguments.balance_classes)
     augmentation = task_arguments.augmentation(config.sampling_rate, scales_labels=task.label_is_rate)
-    if ids and augmentation.active:
+    if ids and (augmentation.active or task_arguments.crop_seconds):
         raise ValueError(
             f"{task_arguments.source} reads heartbeats, which are cut before the training: no signal is left that could be changed."
-            " Leave the options of augmentation out."
+            " Leave the options of augmentation and `crop_seconds` out."
         )
     model = starting_model(task_arguments, config)
     weights = initialisation(task_arguments, model)
+    crop = task_arguments.crop_seconds
     adapter = Adapter(model, task_arguments.lora_rank) if task_arguments.lora_rank else None
     run, checkpoint = FINETUNING.open_run(
         training_arguments,
@@ -177,6 +178,7 @@ def finetune(
         # Older records lack it.
         lora_rank=task_arguments.lora_rank or None,
         training_leads=task_arguments.training_leads or None,
+        crop_seconds=crop,
         augmentation=vars(augmentation),
     )
     columns = ["input_values", *ids, "label"]
@@ -185,7 +187,11 @@ def finetune(
         args=training_arguments,
         data_collator=WindowsCollator(config.patch_size, label_column="label", id_columns=ids),
         train_dataset=WindowsDataset(
-            splits["train"], columns, augmentation=augmentation, seed=training_arguments.seed
+            splits["train"],
+            columns,
+            augmentation=augmentation,
+            seed=training_arguments.seed,
+            longest=None if crop is None else max(1, round(crop * config.sampling_rate)),
         ),
         eval_dataset=WindowsDataset(splits["validation"], columns),
         processing_class=feature_extractor,

@@ -55,6 +55,13 @@ class TaskArguments(AugmentationArguments):
             " dataset alone."
         },
     )
+    crop_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Train on a random piece of this duration of each longer window, another one in each epoch; validation and test"
+            " read windows whole."
+        },
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "Linear probing: train the head only."})
     lora_rank: int = field(
         default=0,
@@ -132,6 +139,8 @@ class TaskArguments(AugmentationArguments):
             raise ValueError(f"`pass_band` takes the lowest and the highest frequency in Hz, but is {band}.")
         if size is not None and self.random_weights:
             raise ValueError("`random_weights` does nothing with `from_scratch`, whose weights are random already.")
+        if self.crop_seconds is not None and not self.crop_seconds > 0:
+            raise ValueError(f"`crop_seconds` must be positive, but is {self.crop_seconds}.")
         if self.lora_rank < 0:
             raise ValueError(f"`lora_rank` must be at least 1, or 0 to train all weights, but is {self.lora_rank}.")
         if self.lora_rank and (size is not None or self.random_weights):

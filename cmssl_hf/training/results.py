@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 from filelock import FileLock
+from scipy.special import softmax
 
 from ..baselines import CLASSICAL_METHODS
 from ..metrics import load_metric
@@ -16,8 +17,14 @@ from ..tasks import Task
 
 
 def score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Metrics of predictions in physical units (regression) or logits (classification) against labels."""
+    """Metrics of predictions in physical units (regression) or logits (classification) against labels.
+
+    Of one class out of several the metrics rank probabilities: logits are free to move up and down together, from window to
+    window, so that their order over windows says nothing.
+    """
     metric = load_metric(task.problem_type)
+    if task.problem_type == "single_label_classification":
+        predictions = softmax(np.asarray(predictions, dtype=np.float64), axis=-1)
     if task.problem_type == "regression":
         predictions = predictions.reshape(len(predictions), -1)
         labels = labels.reshape(len(labels), -1)

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
+from scipy.special import softmax
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmssl_hf.tasks import get_task
 from cmssl_hf.training.results import (
@@ -32,6 +34,18 @@ def test_score_of_several_outputs():
     labels = np.array([[120.0, 80.0], [110.0, 70.0]])
     result = score(BP, labels + np.array([[2, -4], [4, -6]]), labels)
     assert (result["mae_systolic_pressure"], result["mae_diastolic_pressure"], result["mae"]) == (3, 5, 4)
+
+
+def test_classes_are_ranked_by_probability_not_by_logit():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(4, size=80)
+    probabilities = softmax(generator.standard_normal((80, 4)) + 1.5 * np.eye(4)[labels], axis=1)
+    # The same answers, with logits that lie higher in some windows than in others.
+    logits = np.log(probabilities) + 5 * generator.standard_normal((80, 1))
+    result = score(RHYTHM, logits, labels)
+    assert result["auroc"] == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"))
+    assert result["auc_pr"] == pytest.approx(average_precision_score(np.eye(4)[labels], probabilities))
+    assert result["accuracy"] == np.mean(probabilities.argmax(1) == labels)
 
 
 def test_constant_regression_is_the_training_mean():

@@ -20,7 +20,8 @@ AUROC and AUC-PR are means over the classes that have both positives and negativ
 
 _INPUTS = """
 Args:
-    predictions: class scores `(windows, classes)`; any monotonous scale for AUROC, the largest is the predicted class.
+    predictions: class probabilities `(windows, classes)`, or other scores that compare between windows, as logits do not; the largest
+        is the predicted class.
     references: class indices `(windows,)`.
 """
 
