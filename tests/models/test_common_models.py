@@ -136,6 +136,13 @@ class ConvolutionalEncoderModelsTest(EncoderModelsTest):
         )
 
 
+class ResidualEncoderModelsTest(EncoderModelsTest):
+    def setUp(self):
+        self.model_tester = SignalModelTester(
+            CMSSLEncoderConfig, ("ecg",), patch_embedding="residual", pooling="mean_std_max", interval_head=True
+        )
+
+
 class TokenizerModelTest(SignalModelTests, unittest.TestCase):
     all_model_classes = (CMSSLTokenizerModel,)
 

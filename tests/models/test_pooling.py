@@ -9,7 +9,7 @@ from cmssl_hf.models.cmssl.modeling_cmssl_pooling import CMSSLPooling, spectrum_
 from helpers.tiny import PATCH, encoder_config
 
 
-POOLINGS = ("mean", "max", "mean_std", "attention", "spectrum")
+POOLINGS = ("mean", "max", "mean_std", "mean_std_max", "attention", "spectrum")
 REAL = (5, 9, 3)
 
 
@@ -25,6 +25,7 @@ def hidden_and_mask(num_patches=9, size=16):
         ("mean", lambda rows: rows.mean(0)),
         ("max", lambda rows: rows.max(0)),
         ("mean_std", lambda rows: np.concatenate([rows.mean(0), rows.std(0)])),
+        ("mean_std_max", lambda rows: np.concatenate([rows.mean(0), rows.std(0), rows.max(0)])),
     ],
 )
 def test_values_over_real_patches(pooling, expected):

@@ -18,6 +18,7 @@ VARIANTS = [
     {"patch_embedding": "conv"},
     {"position_embedding": "conv"},
     {"patch_embedding": "conv", "position_embedding": "conv"},
+    {"patch_embedding": "residual", "position_embedding": "conv", "num_hidden_layers": 1},
 ]
 
 
@@ -47,9 +48,10 @@ def test_strides_multiply_to_the_patch(patch_size, strides):
     assert stem_strides(patch_size) == strides
 
 
-@pytest.mark.parametrize("patch_size", [1, 7, 20, 25, 50, 125])
-def test_one_vector_per_patch(patch_size):
-    model = CMSSLEncoderModel(config(patch_size=patch_size, patch_embedding="conv", channels=("ecg", "ppg")))
+@pytest.mark.parametrize("kind", ["conv", "residual"])
+@pytest.mark.parametrize("patch_size", [1, 7, 20, 25, 37, 50, 125])
+def test_one_vector_per_patch(patch_size, kind):
+    model = CMSSLEncoderModel(config(patch_size=patch_size, patch_embedding=kind, channels=("ecg", "ppg")))
     for num_patches in (1, 2, 9):
         outputs = model.eval()(torch.randn(2, 2, num_patches * patch_size))
         assert outputs.last_hidden_state.shape == (2, num_patches, 16)

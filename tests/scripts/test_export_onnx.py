@@ -57,6 +57,11 @@ def run_script(script, monkeypatch, model: str, output_dir: str, *options: str) 
             {"patch_embedding": "conv", "position_embedding": "conv"},
             ["last_hidden_state", "pooler_output"],
         ),
+        (
+            CMSSLEncoderForSequenceClassification,
+            {"num_labels": 4, "patch_embedding": "residual", "pooling": "mean_std_max"},
+            ["logits"],
+        ),
         (CMSSLEncoderForPreTraining, {}, ["logits"]),
         (
             CMSSLEncoderForSequenceClassification,
