@@ -139,7 +139,7 @@ class ConvolutionalEncoderModelsTest(EncoderModelsTest):
 class ResidualEncoderModelsTest(EncoderModelsTest):
     def setUp(self):
         self.model_tester = SignalModelTester(
-            CMSSLEncoderConfig, ("ecg",), patch_embedding="residual", pooling="mean_std_max", interval_head=True
+            CMSSLEncoderConfig, ("ecg",), patch_embedding="residual", pooling="mean_std_max"
         )
 
 

@@ -149,3 +149,12 @@ def test_it_needs_an_ecg():
         match=r"`interval_head` looks for R-peaks in an ECG, but the model reads \('ppg',\)",
     ):
         CMSSLEncoderConfig(channels=("ppg",), interval_head=True)
+
+
+def test_it_is_saved_with_the_model(tmp_path):
+    model = model_of().train()
+    model(**batch())
+    model.eval().save_pretrained(tmp_path)
+    again = CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(**batch()).logits, model(**batch()).logits)
+    torch.testing.assert_close(again.interval_head.norm.running_mean, model.interval_head.norm.running_mean)
