@@ -218,3 +218,21 @@ def test_workers_that_outlive_an_epoch_augment_each_anew(start_method):
         expected.append(collate(windows.__getitems__([0, 1, 2, 3]))["labels"].tolist())
     assert labels == expected
     assert labels[0] != labels[1]
+
+
+def test_long_windows_are_cut_to_pieces_of_themselves():
+    windows = [np.arange(length, dtype=np.float32)[None] for length in (40, 100, 200)]
+    dataset = WindowsDataset(windows_dataset(windows), ["input_values"], longest=60, seed=3)
+    starts = []
+    for epoch in range(30):
+        dataset.set_epoch(epoch)
+        pieces = dataset[0].windows[0], *dataset.__getitems__([1, 2]).windows
+        assert [piece.shape for piece in pieces] == [(1, 40), (1, 60), (1, 60)]
+        for piece in pieces:
+            np.testing.assert_array_equal(piece[0] - piece[0, 0], np.arange(piece.shape[1]))
+        starts.append([piece[0, 0] for piece in pieces])
+        # Alone or in a batch it is the same piece.
+        np.testing.assert_array_equal(dataset[2].windows[0], pieces[2])
+    first, second, third = np.array(starts).T
+    assert (first == 0).all() and second.max() <= 40 and third.max() <= 140
+    assert len(set(second)) > 10 and len(set(third)) > 15
