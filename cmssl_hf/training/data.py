@@ -9,9 +9,6 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Value, concatenate_datasets
 from transformers import TrainingArguments
 
-from cmssl_hf.building.dataset_builder import SignalDatasetBuilder
-from cmssl_hf.building.ecg_recordings import LEADS
-
 from ..data.batches import input_values_to_numpy
 from ..data.features import extract_features, without_issues
 from ..data.loading import load_dataset, load_dataset_builder, options_for_channels
@@ -64,17 +61,14 @@ def _window_keys(rows: Dataset) -> list[tuple[str, float]]:
 
 def label_names(data_arguments: DataArguments) -> tuple[str, ...]:
     """Names of the classes of a labelled dataset; empty for numbers."""
-    return _builder_of(data_arguments).label_names
-
-
-def _builder_of(data_arguments: DataArguments) -> SignalDatasetBuilder:
-    return load_dataset_builder(
+    builder = load_dataset_builder(
         data_arguments.dataset_name(),
         data_arguments.dataset_config,
         data_dir=data_arguments.data_dir,
         cache_dir=data_arguments.cache_dir,
         **data_arguments.dataset_options,
     )
+    return builder.label_names
 
 
 def load_stage_data(
@@ -123,47 +117,6 @@ def load_stage_data(
             logger.info("%d of %d training windows are good enough.", len(kept), len(dataset["train"]))
             dataset["train"] = kept
         return dataset
-
-
-def with_further_leads(
-    rows: Dataset,
-    leads: Sequence[str],
-    data_arguments: DataArguments,
-    feature_extractor: CMSSLFeatureExtractor,
-    training_arguments: TrainingArguments,
-) -> Dataset:
-    """Training rows, followed by those of other leads of the same recordings, which have the same label: a recording seen from
-    twelve sides keeps a model from learning it by heart.
-
-    Args:
-        rows: training rows of the dataset's own lead.
-        leads: names of leads, or `all`.
-
-    Raises:
-        ValueError: if the dataset does not read one lead of several, or has no such lead.
-    """
-    if data_arguments.prepared_dir is not None:
-        raise ValueError("`training_leads` are read from the release: give `data_dir` in place of `prepared_dir`.")
-    builder = _builder_of(data_arguments)
-    own = getattr(builder.config, "leads", ())
-    if len(own) != 1:
-        raise ValueError(
-            f"`training_leads` need a dataset that reads one of several leads, as ptb_xl does, but {builder.name} reads"
-            f" {', '.join(own) or 'one signal'}."
-        )
-    chosen = {lead.upper(): lead for lead in (LEADS if "all" in leads else leads)}
-    chosen.pop(own[0].upper(), None)
-    kept, parts = set(rows.unique("record_id")), [rows]
-    for lead in chosen.values():
-        arguments = replace(data_arguments, dataset_options={**data_arguments.dataset_options, "lead": lead})
-        with training_arguments.main_process_first(desc=f"preparing lead {lead}"):
-            # Of all splits: folds divide recordings anew.
-            raw = concatenate_datasets([*load_raw_data(arguments).values()])
-            raw = raw.select([row for row, record in enumerate(raw["record_id"]) if record in kept])
-            parts.append(
-                extract_features(raw, feature_extractor, drop_unusable=True, num_proc=data_arguments.num_proc)
-            )
-    return concatenate_datasets(parts)
 
 
 def _load_splits(

@@ -22,7 +22,6 @@ from .data import (
     load_stage_data,
     median_window_seconds,
     raw_windows_of,
-    with_further_leads,
 )
 from .engine.provenance import known_run_of_model, refuse_seen_test_subjects
 from .engine.run_folder import RUN_FILE, parse_run
@@ -135,10 +134,6 @@ def finetune(
     if task_arguments.fold is not None:
         splits = cross_validation_fold(splits, task_arguments.fold, task_arguments.num_folds)
     splits["train"] = labelled_share(splits["train"], task_arguments.label_fraction, training_arguments.seed)
-    if task_arguments.training_leads:
-        splits["train"] = with_further_leads(
-            splits["train"], task_arguments.training_leads, data_arguments, feature_extractor, training_arguments
-        )
     # A prepared folder holds no raw signals, and the raw test split is not the fold.
     has_raw = data_arguments.prepared_dir is None or data_arguments.data_dir
     raw_test = None
@@ -177,7 +172,6 @@ def finetune(
         freeze_encoder=task_arguments.freeze_encoder,
         # Older records lack it.
         lora_rank=task_arguments.lora_rank or None,
-        training_leads=task_arguments.training_leads or None,
         crop_seconds=crop,
         augmentation=vars(augmentation),
     )

@@ -48,13 +48,6 @@ class TaskArguments(AugmentationArguments):
             " of a PPG; that of the model if left out."
         },
     )
-    training_leads: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Train on these leads of each recording as well, e.g. `I V5`, or on `all`; validated and tested is the lead of the"
-            " dataset alone."
-        },
-    )
     crop_seconds: float | None = field(
         default=None,
         metadata={

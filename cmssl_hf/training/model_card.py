@@ -157,10 +157,6 @@ def _method(run: dict[str, Any]) -> str:
         initialisation = "It started from weights of whose training nothing is recorded."
     if identity.get("freeze_encoder"):
         initialisation += f" The {_kind(run)} was frozen; only the head was trained."
-    if leads := identity.get("training_leads"):
-        initialisation += (
-            f" It was trained on further leads too ({', '.join(leads)}), and tested on the one of the dataset."
-        )
     if rank := identity.get("lora_rank"):
         initialisation += f" Adapters of rank {rank} (LoRA) and the head were trained, and merged into its weights."
     architecture = (
