@@ -21,8 +21,7 @@ ln -sfn "$(realpath "$CHALLENGE2015")" "$runs/recordings/challenge-2015"
 ln -sfn "$(realpath "$BIDMC")" "$runs/recordings/bidmc"
 "$python" scripts/finetune.py "$configs/heart_rate.yaml" --data_dir "$runs/recordings" --output_dir "$runs/heart-rate"
 "$python" scripts/finetune.py "$configs/respiration.yaml" --data_dir "$BIDMC" --output_dir "$runs/respiration"
-"$python" scripts/finetune.py "$configs/rhythm.yaml" --data_dir "$CHALLENGE2017" --model_name_or_path "$runs/ecg-encoder" \
-    --output_dir "$runs/rhythm"
+"$python" scripts/finetune.py "$configs/rhythm.yaml" --data_dir "$CHALLENGE2017" --output_dir "$runs/rhythm"
 "$python" scripts/finetune.py "$configs/ecg_diagnosis.yaml" --data_dir "$PTB_XL" --model_name_or_path "$runs/ecg-encoder" \
     --output_dir "$runs/ecg-diagnosis"
 # A folder of WFDB records does not say itself what it holds.
@@ -32,8 +31,8 @@ for name in tokenizer ppg-encoder ecg-encoder; do
 done
 "$python" scripts/pack_pretrained.py --run "$runs/heart-rate" --name heart-rate \
     --data "${challenge%.} and of BIDMC (https://physionet.org/content/bidmc/1.0.0/, ODC-By 1.0)."
-for name in rhythm ecg-diagnosis; do
-    "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name" \
-        --data "${challenge/The recordings/The recordings of the encoder and the tokenizer}"
+"$python" scripts/pack_pretrained.py --run "$runs/ecg-diagnosis" --name ecg-diagnosis \
+    --data "${challenge/The recordings/The recordings of the encoder and the tokenizer}"
+for name in respiration rhythm; do
+    "$python" scripts/pack_pretrained.py --run "$runs/$name" --name "$name"
 done
-"$python" scripts/pack_pretrained.py --run "$runs/respiration" --name respiration

@@ -159,9 +159,13 @@ def _method(run: dict[str, Any]) -> str:
         initialisation += f" The {_kind(run)} was frozen; only the head was trained."
     if rank := identity.get("lora_rank"):
         initialisation += f" Adapters of rank {rank} (LoRA) and the head were trained, and merged into its weights."
-    architecture = (
-        f"{_other_work(run)}, which reads one signal" if _other_work(run) else "A transformer that reads one signal"
-    )
+    model = identity["model"]
+    kind = _other_work(run) or ("A transformer" if model.get("num_hidden_layers") != 0 else "A convolutional network")
+    architecture = f"{kind}{', which' if _other_work(run) else ' that'} reads one signal"
+    if model.get("interval_head"):
+        initialisation += (
+            " It answers with the mean of two heads, of which one knows the intervals between R-peaks alone."
+        )
     series = "by the recipe of CM-SSL" if _other_work(run) else "CM-SSL"
     return _stage(run).method.format(architecture=architecture, series=series, initialisation=initialisation)
 

@@ -242,6 +242,16 @@ def test_code_works(run, request):
         assert list(names["answer"]["value"]) == ["heart_rate"]
 
 
+def test_network_without_attention_and_its_second_head(heart_rate_run, tmp_path):
+    run = json.loads((heart_rate_run / "run.json").read_text())
+    run["identity"]["model"] |= {"num_hidden_layers": 0, "interval_head": True}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    card = write_model_card(tmp_path).text
+    assert "A convolutional network that reads one signal" in card and "transformer that reads" not in card
+    assert "the mean of two heads, of which one knows the intervals between R-peaks alone" in card
+    assert "A transformer that reads one signal" in write_model_card(heart_rate_run).text
+
+
 def test_name_of_the_model(heart_rate_run):
     card = write_model_card(heart_rate_run, "someone/heart-rate")
     assert '\nname = "someone/heart-rate"\n' in card.text
