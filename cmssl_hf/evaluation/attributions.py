@@ -21,7 +21,7 @@ class Attribution:
         output: what the model says of it: a value in its unit, or the logit of a class.
         signals: per channel what the model is given `(samples,)`, in standard deviations.
         attributions: per channel what each of its samples adds to the output, compared with a flat signal `(samples,)`; their sum is
-            about the difference.
+            about the difference. What a model's `interval_head` makes of the intervals between beats is not among them.
     """
 
     start: float

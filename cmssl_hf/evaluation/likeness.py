@@ -6,7 +6,7 @@ from datasets import Dataset
 from scipy import signal as scipy_signal
 
 from ..baselines import RR_INTERVAL_FEATURES, rr_interval_features
-from ..signals import PASS_BANDS, band_pass, detect_pulse_peaks, detect_r_peaks, standardize
+from ..signals import PASS_BANDS, band_pass, bridge_gaps, detect_pulse_peaks, detect_r_peaks, standardize
 
 
 #: Bands in Hz whose shares of the power are measured, by signal.
@@ -18,7 +18,7 @@ _RHYTHM = ("mean_rate", "std", "rmssd", "turning_point_ratio", "regular_share", 
 
 
 def measure_windows(windows: Dataset) -> pd.DataFrame:
-    """One row per window of `ecg` and `ppg` at `sampling_rate` (Hz), NaN where there are too few beats:
+    """One row per window of `ecg` and `ppg` at `sampling_rate` (Hz), NaN where there are too few beats or nothing varies:
 
     - the rhythm, by features of `rr_interval_features` of the ECG (times in s);
     - `delay_ms`: median time from an R-peak to the pulse peak that follows it;
@@ -28,7 +28,9 @@ def measure_windows(windows: Dataset) -> pd.DataFrame:
     measured = []
     for row in windows.select_columns(["ecg", "ppg", "sampling_rate"]):
         rate = float(row["sampling_rate"])
-        signals = {name: standardize(band_pass(np.asarray(row[name]), rate, PASS_BANDS[name])) for name in BANDS}
+        # Across gaps there is a line, as in the baselines.
+        whole = {name: bridge_gaps(np.asarray(row[name])) for name in BANDS}
+        signals = {name: standardize(band_pass(signal, rate, PASS_BANDS[name])) for name, signal in whole.items()}
         rhythm = dict(zip(RR_INTERVAL_FEATURES, rr_interval_features(np.asarray(row["ecg"]), rate)))
         values = {name: rhythm[name] for name in _RHYTHM}
         values["delay_ms"] = _delay(signals["ecg"], signals["ppg"], rate)

@@ -4,6 +4,7 @@ it is, and narrow products beside its linear layers are trained, together with t
 from pathlib import Path
 
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel
 
 
@@ -34,8 +35,13 @@ class Adapter:
     def __init__(self, model: PreTrainedModel, rank: int):
         if not any(name.endswith(_ADAPTED) for name, _ in model.named_modules()):
             raise ValueError(
-                f"`lora_rank` adapts the linear layers of transformers, but a {model.config.model_type} has none: leave it out, or give"
+                f"`lora_rank` adapts the linear layers of transformers, but this {model.config.model_type} has none: leave it out, or give"
                 " `freeze_encoder` to train little."
+            )
+        if any(isinstance(module, nn.BatchNorm1d) for module in model.encoder.modules()):
+            raise ValueError(
+                "`lora_rank` leaves the encoder as it is, but batch norms, as those of `patch_embedding=residual`, move with every batch:"
+                " leave it out, or give `freeze_encoder` to train little."
             )
         whole = [name for name, _ in model.named_children() if name in _TRAINED_WHOLE]
         config = LoraConfig(r=rank, lora_alpha=_ALPHA, target_modules=list(_ADAPTED), modules_to_save=whole)

@@ -147,6 +147,9 @@ def finetune(
     ids = ids_of(feature_extractor)
     # How long windows were, their heartbeats do not say.
     config.window_seconds = None if ids else median_window_seconds(splits["train"], config.sampling_rate)
+    crop = task_arguments.crop_seconds
+    if crop is not None and config.window_seconds is not None:
+        config.window_seconds = min(crop, config.window_seconds)
     train_labels = labels_of(splits["train"])
     names = label_names(data_arguments) or task.label_names
     describe_labels(config, task, names, train_labels)
@@ -160,7 +163,6 @@ def finetune(
         )
     model = starting_model(task_arguments, config)
     weights = initialisation(task_arguments, model)
-    crop = task_arguments.crop_seconds
     adapter = Adapter(model, task_arguments.lora_rank) if task_arguments.lora_rank else None
     run, checkpoint = FINETUNING.open_run(
         training_arguments,

@@ -49,6 +49,15 @@ def test_overlap_is_how_often_one_is_above_the_other():
     assert table["second 75%"]["x"] == pytest.approx(np.quantile(second, 0.75))
 
 
+def test_gaps_are_bridged():
+    row = window()
+    whole = measure_windows(Dataset.from_list([row]))
+    row["ppg"][600:610] = row["ecg"][600:610] = np.nan
+    with_gap = measure_windows(Dataset.from_list([row]))
+    assert np.isfinite(with_gap.to_numpy()).all()
+    assert with_gap["ppg_0.5-1.5_hz"][0] == pytest.approx(whole["ppg_0.5-1.5_hz"][0], abs=0.02)
+
+
 def test_too_few_beats_are_left_out():
     flat = {"ecg": np.cumsum(np.ones(1250)), "ppg": np.sin(TIMES), "sampling_rate": float(RATE)}
     table = measure_windows(Dataset.from_list([window(), flat]))

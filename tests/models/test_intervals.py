@@ -158,3 +158,33 @@ def test_it_is_saved_with_the_model(tmp_path):
     again = CMSSLEncoderForSequenceClassification.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(again(**batch()).logits, model(**batch()).logits)
     torch.testing.assert_close(again.interval_head.norm.running_mean, model.interval_head.norm.running_mean)
+
+
+def test_a_batch_of_one_trains():
+    model = model_of().train()
+    before = model.interval_head.norm.running_mean.clone()
+    one = {name: value[:1] for name, value in batch().items()}
+    assert model(**one, labels=torch.tensor([1])).loss.isfinite()
+    # A single window has no statistics.
+    torch.testing.assert_close(model.interval_head.norm.running_mean, before)
+
+
+def test_equal_waves_and_flat_tops_are_one_beat():
+    ecg = np.zeros(30 * RATE)
+    ecg[50::100] = ecg[51::100] = 1
+    (found,) = features_of(ecg)
+    assert found["median_interval"] == pytest.approx(0.8, abs=0.01) and found["regular_share"] > 0.9
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 25])
+def test_the_shortest_window(patch_size):
+    model = model_of(patch_size=patch_size).eval()
+    assert model(torch.randn(2, 1, patch_size)).logits.isfinite().all()
+
+
+def test_wrong_shapes_are_named_as_without_it():
+    model, inputs = model_of(), torch.randn(2, 1, 250)
+    with pytest.raises(ValueError, match="`input_values`"):
+        model(inputs[:, 0])
+    with pytest.raises(ValueError, match=r"`attention_mask` must have shape \(2, 250\)"):
+        model(inputs, torch.ones(2, 240))

@@ -35,6 +35,14 @@ def test_values_over_real_patches(pooling, expected):
         np.testing.assert_allclose(values, expected(row[:number]), atol=1e-4)
 
 
+@pytest.mark.parametrize("pooling", ["max", "mean_std_max"])
+def test_padding_alone_has_no_maximum(pooling):
+    hidden, mask = hidden_and_mask()
+    mask[0] = False
+    pooled = CMSSLPooling(encoder_config(pooling=pooling))(hidden, mask)
+    assert pooled[0].abs().max() <= 1e-2 < pooled[1].abs().max()
+
+
 def test_attention_is_a_weighted_mean_of_real_patches():
     hidden, mask = hidden_and_mask()
     module = CMSSLPooling(encoder_config(pooling="attention"))

@@ -95,6 +95,26 @@ def test_onnxruntime_agrees_with_torch(script, monkeypatch, capsys, tmp_path, mo
             assert np.abs(answer - reference).max() <= 1e-4 * np.abs(reference).max()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_model_with_intervals_agrees_in_eight_bits_too(script, monkeypatch, capsys, tmp_path):
+    torch.manual_seed(0)
+    fields = {"patch_embedding": "residual", "pooling": "mean_std_max", "interval_head": True, "num_labels": 4}
+    config = CMSSLEncoderConfig(**SIZES, **fields, channels=("ecg",), initializer_range=0.2)
+    model = CMSSLEncoderForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    CMSSLFeatureExtractor(channels=("ecg",), patch_size=25).save_pretrained(tmp_path / "model")
+    run_script(script, monkeypatch, str(tmp_path / "model"), str(tmp_path / "onnx"), "--int8")
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["largest_relative_difference"] < 1e-4 < report["int8_largest_relative_difference"] < 0.2
+    extractor = CMSSLFeatureExtractor.from_pretrained(tmp_path / "onnx")
+    ecg = np.exp(-0.5 * ((np.arange(3750)[:, None] / 125 - np.arange(0.4, 30, 0.8)) / 0.015) ** 2).sum(1)
+    inputs = extractor(ecg=[ecg, ecg[:1500]], sampling_rate=125, return_tensors="np")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    with torch.no_grad():
+        expected = model(**{name: torch.tensor(value) for name, value in inputs.items()}).logits.numpy()
+    np.testing.assert_allclose(session.run(None, dict(inputs))[0], expected, atol=1e-4)
+
+
 def test_a_tokenizer_gives_its_codes_and_eight_bits_nearly_all_of_them(script, monkeypatch, capsys, tmp_path):
     torch.manual_seed(0)
     sizes = {**SIZES, "num_decoder_layers": 1, "codebook_dim": 8, "initializer_range": 0.2}

@@ -160,9 +160,17 @@ def test_what_cannot_be_is_refused(options, message):
         TaskArguments(**{"task": "simulated_hr", "model_name_or_path": "encoder", "lora_rank": 8} | options)
 
 
+def test_batch_norms_are_refused(folder, tmp_path):
+    model = CMSSLEncoderForPreTraining(encoder_config(patch_embedding="residual"))
+    model.save_pretrained(tmp_path / "residual")
+    CMSSLFeatureExtractor(patch_size=25).save_pretrained(tmp_path / "residual")
+    with pytest.raises(ValueError, match="batch norms, as those of `patch_embedding=residual`, move with every batch"):
+        run(folder, tmp_path / "run", tmp_path / "residual")
+
+
 def test_a_model_of_convolutions_is_refused(folder, tmp_path):
     ResNet1DModel(ResNet1DConfig(base_filters=4, num_blocks=2)).save_pretrained(tmp_path / "resnet1d")
     CMSSLFeatureExtractor().save_pretrained(tmp_path / "resnet1d")
-    with pytest.raises(ValueError, match="linear layers of transformers, but a resnet1d has none"):
+    with pytest.raises(ValueError, match="linear layers of transformers, but this resnet1d has none"):
         run(folder, tmp_path / "run", tmp_path / "resnet1d")
     assert not (tmp_path / "run").exists()

@@ -72,6 +72,14 @@ def test_a_share_of_the_labels_leaves_validation_and_test_as_they_are(folder, en
     assert (some["validation"], some["test"]) == (everyone["validation"], everyone["test"])
 
 
+def test_pieces_are_what_the_model_says_it_was_trained_on(folder, encoder, tmp_path):
+    run(folder, tmp_path / "pieces", encoder, crop_seconds=4)
+    assert json.loads((tmp_path / "pieces" / "config.json").read_text())["window_seconds"] == 4
+    assert json.loads((tmp_path / "pieces" / "run.json").read_text())["identity"]["crop_seconds"] == 4
+    with pytest.raises(ValueError, match="`crop_seconds` must be positive, but is 0"):
+        run(folder, tmp_path / "none", encoder, crop_seconds=0)
+
+
 def test_folds_test_everyone_once(folder, encoder, tmp_path):
     tested = []
     for fold in range(2):

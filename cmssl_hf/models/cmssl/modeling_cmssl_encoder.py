@@ -226,7 +226,7 @@ class CMSSLEncoderForSequenceClassification(SignalClassificationMixin, CMSSLEnco
             ValueError: if labels have another shape, or a regression is trained on labels that are far from standardised while
                 `config.label_mean` is not set.
         """
-        by_intervals = None if self.interval_head is None else self.interval_head(input_values, attention_mask)
+        whole = (input_values, attention_mask)
         piece_samples, used = self.config.piece_samples, None
         if piece_samples is not None and input_values.shape[-1] > piece_samples:
             input_values, attention_mask, used = cut_into_pieces(input_values, attention_mask, piece_samples)
@@ -236,8 +236,8 @@ class CMSSLEncoderForSequenceClassification(SignalClassificationMixin, CMSSLEnco
         if used is not None and real is not None:
             hidden_states, real = join_pieces(hidden_states, used), join_pieces(real, used)
         heads = [self.classifier(hidden_states, real)]
-        if by_intervals is not None:
-            heads.append(by_intervals)
+        if self.interval_head is not None:
+            heads.append(self.interval_head(*whole))
         # Each head learns by itself: trained on their mean, the one that remembers leaves the other nothing to learn.
         losses = [] if labels is None else [self._loss(logits.float(), labels) for logits in heads]
         logits = torch.stack(heads).mean(0)

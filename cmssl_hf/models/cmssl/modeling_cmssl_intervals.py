@@ -70,9 +70,18 @@ class CMSSLIntervalHead(nn.Module):
             spread = [name in _SPREADS for name in INTERVAL_FEATURES]
             columns = [(column + 1e-3).log() if wide else column for column, wide in zip(features.unbind(-1), spread)]
             features = torch.stack(columns, dim=-1)
+        features = features.to(self.norm.weight.dtype)
+        # A single window has no statistics of its own.
+        alone = self.training and len(features) == 1
+        normed = self._normed_as_before(features) if alone else self.norm(features)
         # A recording unlike all others must not decide by one number.
-        normed = self.norm(features.to(self.norm.weight.dtype)).clamp(-3, 3)
-        return self.layers(normed)
+        return self.layers(normed.clamp(-3, 3))
+
+    def _normed_as_before(self, features: torch.Tensor) -> torch.Tensor:
+        norm = self.norm
+        return nn.functional.batch_norm(
+            features, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
 
 
 def interval_features(ecg: torch.Tensor, attention_mask: torch.Tensor | None, sampling_rate: float) -> torch.Tensor:
@@ -118,7 +127,8 @@ def interval_features(ecg: torch.Tensor, attention_mask: torch.Tensor | None, sa
 
 
 def detect_r_peaks(ecg: torch.Tensor, real: torch.Tensor, sampling_rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """R-peaks by the rule of `cmssl_hf.signals.detect_r_peaks`, for a batch.
+    """R-peaks of a batch nearly as `cmssl_hf.signals.detect_r_peaks` finds them: a wave that has a larger one within the shortest
+    interval is no beat, even where that one has a larger one, too; and beats at the very ends may be found by one and not by the other.
 
     Args:
         ecg: `(batch, samples)`, 0 where there is padding.
@@ -137,16 +147,16 @@ def detect_r_peaks(ecg: torch.Tensor, real: torch.Tensor, sampling_rate: float) 
     # Runs that last as long as a wave: all of a wave's samples are above, and then all samples of such waves.
     lasting = 1 - nn.functional.max_pool1d(1 - nn.functional.pad(above, (wave - 1, wave - 1)), wave, 1)
     waves = nn.functional.max_pool1d(lasting, wave, 1)[:, 0] > 0
-    # Of waves closer than the shortest interval the largest counts.
+    # Of waves closer than the shortest interval the largest counts, and of equal ones the first.
     reach = int(_SHORTEST_INTERVAL * sampling_rate)
-    candidates = deflection.masked_fill(~waves, 0.0)
+    falling = 1 - 1e-5 * torch.arange(ecg.shape[-1], device=ecg.device).remainder(2 * reach + 1) / (2 * reach + 1)
+    candidates = (deflection * falling).masked_fill(~waves, 0.0)
     largest = nn.functional.max_pool1d(candidates[:, None], 2 * reach + 1, 1, padding=reach)[:, 0]
     num_samples = ecg.shape[-1]
-    peak = (candidates == largest) & (candidates > 0)
-    positions = torch.arange(num_samples, device=ecg.device).expand_as(ecg)
-    positions = torch.where(peak, positions, num_samples)
-    # At least four, so that there are differences of differences.
-    most = min(num_samples, max(4, num_samples // (reach + 1) + 2))
+    # At least four places, so that there are differences of differences.
+    peak = nn.functional.pad((candidates == largest) & (candidates > 0), (0, 4))
+    positions = torch.where(peak, torch.arange(num_samples + 4, device=ecg.device), num_samples)
+    most = max(4, num_samples // (reach + 1) + 2)
     positions = positions.topk(most, dim=-1, largest=False, sorted=True).values
     return positions, positions < num_samples
 
@@ -161,7 +171,8 @@ def _qrs_band(ecg: torch.Tensor, sampling_rate: float) -> torch.Tensor:
     low, high = (math.tan(math.pi * frequency / sampling_rate) for frequency in _QRS_BAND)
     response = 1 / (1 + ((warped**2 - low * high) / (warped * (high - low))) ** 6)
     times = torch.arange(-reach, reach + 1, device=ecg.device, dtype=ecg.dtype) / sampling_rate
-    kernel = (2 / size) * (2 * math.pi * times[:, None] * frequencies).cos() @ response
+    # As a sum, since a matrix product would be rounded where models are stored in eight bits.
+    kernel = (2 / size) * ((2 * math.pi * times[:, None] * frequencies).cos() * response).sum(-1)
     padded = nn.functional.pad(ecg[:, None], (reach, reach), mode="replicate")
     return nn.functional.conv1d(padded, kernel[None, None])[:, 0]
 

@@ -59,7 +59,9 @@ class CMSSLPooling(nn.Module):
 
 
 def _maximum(hidden_states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    return hidden_states.masked_fill(~real, torch.finfo(hidden_states.dtype).min).amax(1)
+    maximum = hidden_states.masked_fill(~real, torch.finfo(hidden_states.dtype).min).amax(1)
+    # Of padding alone there is none.
+    return maximum.masked_fill(~real.any(1), 0.0)
 
 
 def power_shares(series: torch.Tensor, real: torch.Tensor, patch_seconds: float) -> torch.Tensor:

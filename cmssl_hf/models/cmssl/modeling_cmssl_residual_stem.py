@@ -19,9 +19,9 @@ class CMSSLResidualBlock(nn.Module):
         super().__init__()
         self.stride = stride
         reach = self.REACH + stride // 2
-        self.norm1 = nn.BatchNorm1d(in_channels)
+        self.first_norm = nn.BatchNorm1d(in_channels)
         self.conv1 = nn.Conv1d(in_channels, out_channels, 2 * reach + 1, stride, padding=reach, bias=False)
-        self.norm2 = nn.BatchNorm1d(out_channels)
+        self.second_norm = nn.BatchNorm1d(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv1d(out_channels, out_channels, 2 * self.REACH + 1, padding=self.REACH, bias=False)
         self.identity = nn.Conv1d(in_channels, out_channels, 1, bias=False)
@@ -37,11 +37,11 @@ class CMSSLResidualBlock(nn.Module):
         Returns:
             The same two at a length divided by `stride`.
         """
-        hidden_states = _real_only(self.norm1(hidden_states).relu(), real)
+        hidden_states = _real_only(self.first_norm(hidden_states).relu(), real)
         if real is not None and self.stride > 1:
             real = patch_attention_mask(real, self.stride)
         identity = self.identity(nn.functional.avg_pool1d(hidden_states, self.stride))
-        hidden_states = _real_only(self.norm2(self.conv1(hidden_states)).relu(), real)
+        hidden_states = _real_only(self.second_norm(self.conv1(hidden_states)).relu(), real)
         return self.conv2(self.dropout(hidden_states)) + identity, real
 
 
@@ -49,7 +49,8 @@ class CMSSLResidualStem(nn.Module):
     """Signals to one vector of `hidden_size` per patch: a convolution, and residual blocks with the strides of the stem
     ([`stem_strides`]), the smallest first, each followed by a block without one. The width doubles to `hidden_size` on the way.
 
-    Batch norms, unlike those of [`CMSSLStem`], keep how large a beat is beside the others of its window.
+    Batch norms, unlike the norms of [`CMSSLStem`], keep how large a beat is beside the others of its window. In training their statistics are
+    of padding, too: windows of one length, or `--crop_seconds`, keep that small.
     """
 
     #: Samples that the first convolution sees on both sides, at least.
