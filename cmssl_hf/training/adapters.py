@@ -38,7 +38,8 @@ class Adapter:
                 f"`lora_rank` adapts the linear layers of transformers, but this {model.config.model_type} has none: leave it out, or give"
                 " `freeze_encoder` to train little."
             )
-        if any(isinstance(module, nn.BatchNorm1d) for module in model.encoder.modules()):
+        norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)]
+        if any(name.startswith("encoder.") for name in norms):
             raise ValueError(
                 "`lora_rank` leaves the encoder as it is, but batch norms, as those of `patch_embedding=residual`, move with every batch:"
                 " leave it out, or give `freeze_encoder` to train little."
