@@ -114,8 +114,7 @@ def heart_rate_variability(beats: Heartbeats) -> dict[str, float]:
         - `sdnn` (ms): standard deviation of the intervals;
         - `rmssd` (ms): root mean square of the differences between successive ones;
         - `pnn50` (%): differences of more than 50 ms, as a share of the intervals;
-        - `lf_hf`: power at 0.04-0.15 Hz over that at 0.15-0.4 Hz, by Welch's method. NaN if the intervals span less than two
-          minutes, or leave out more than a fifth of it;
+        - `lf_hf`: power at 0.04-0.15 Hz over that at 0.15-0.4 Hz, by Welch's method; NaN below two minutes or with over a fifth left out;
         - `accepted_share`: of the intervals.
 
         NaN where there are too few intervals.
