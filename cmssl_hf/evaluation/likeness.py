@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 from scipy import signal as scipy_signal
+from scipy.stats import mannwhitneyu
 
 from ..baselines import RR_INTERVAL_FEATURES, rr_interval_features
 from ..signals import PASS_BANDS, band_pass, bridge_gaps, detect_pulse_peaks, detect_r_peaks, standardize
@@ -47,13 +48,12 @@ def compare_windows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for name in first:
         one, other = first[name].dropna(), second[name].dropna()
-        ranks = pd.concat([one, other]).rank()[: len(one)].sum()
         lines.append(
             {
                 "": name,
                 **{f"first {share:.0%}": one.quantile(share) for share in (0.25, 0.5, 0.75)},
                 **{f"second {share:.0%}": other.quantile(share) for share in (0.25, 0.5, 0.75)},
-                "overlap": (ranks - len(one) * (len(one) + 1) / 2) / (len(one) * len(other)),
+                "overlap": mannwhitneyu(one, other).statistic / (len(one) * len(other)),
             }
         )
     return pd.DataFrame(lines).set_index("")

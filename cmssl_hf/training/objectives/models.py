@@ -47,7 +47,8 @@ def new_encoder(config: SignalClassificationConfig, **fields: Any) -> PreTrained
 
 
 def projection_head(*sizes: int, normalizes_output: bool = False) -> nn.Sequential:
-    """Linear layers that project an encoder's output to where views are compared, thrown away after pre-training: of these sizes, the first being that of the input, with batch normalisation and ReLU between them.
+    """What projects an encoder's output to where views are compared, and is thrown away after pre-training: linear layers of these sizes,
+    the first being that of the input, with batch normalisation and ReLU between them.
 
     Args:
         sizes: at least two.
